@@ -1,0 +1,176 @@
+"""The one door for random numbers.
+
+Every random decision of the package is asked of a `Draws`: "choose an action by these log-probabilities",
+never "give me a uniform". Numbers are keyed by (seed, role, tile, step) and consumed in fixed shapes, so the
+same seed repeats a run whatever the number of chains beside a chain, the blocks or the worker; and the
+exactness tests can put an enumerator in this place and follow every decision to its end.
+
+A *tile* is a fixed group of rows with a stream of its own; a *role* names what a number decides ("forward",
+"accept"), so that a walk that takes longer in one tile moves nothing in another.
+
+Reference: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (the Philox generator).
+"""
+
+import functools
+import hashlib
+from abc import ABC, abstractmethod
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int
+from torch import Tensor
+
+TILE = 256
+
+
+class Draws(ABC):
+    """Random decisions for a batch of rows, one decision a row at a time.
+
+    `active` marks the rows that really decide. The others get 0 (or False); their numbers are spent all the
+    same, so that a row's numbers never depend on its neighbours.
+    """
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """Rows that a decision is made for."""
+
+    @abstractmethod
+    def role(self, name: str) -> Self:
+        """Return the independent stream that decides `name` at the same step."""
+
+    @abstractmethod
+    def categorical(
+        self, log_probs: Float64[Tensor, "... n"], active: Bool[Tensor, " rows"] | None = None
+    ) -> Int[Tensor, " rows"]:
+        """Choose an index a row.
+
+        Args:
+            log_probs: Normalised log-probabilities in nats, `(rows, n)`, or `(n,)` for one law that all rows
+                share. An index with log-probability -inf is never drawn.
+            active: Rows that decide. Rows that do not may hold anything, even no allowed index.
+        """
+
+    @abstractmethod
+    def bernoulli(
+        self, log_probs: Float64[Tensor, " rows"], active: Bool[Tensor, " rows"] | None = None
+    ) -> Bool[Tensor, " rows"]:
+        """Return True with probability `exp(log_probs)`; 0 nats is always True, -inf never."""
+
+    @abstractmethod
+    def integers(
+        self, highs: Int[Tensor, " rows"], active: Bool[Tensor, " rows"] | None = None
+    ) -> Int[Tensor, " rows"]:
+        """Return an integer a row, uniform over 0 ... high - 1."""
+
+    @abstractmethod
+    def permutation(self, length: int) -> Int[Tensor, "rows length"]:
+        """Return a uniformly drawn order of 0 ... length - 1 for each row."""
+
+    @abstractmethod
+    def shared_categorical(self, log_probs: Float64[Tensor, " n"]) -> int:
+        """Choose one index for all rows together.
+
+        Legal only where each choice alone leaves the target invariant: then the rows stay independent.
+        """
+
+
+class PhiloxDraws(Draws):
+    """Counter-based random numbers from NumPy's Philox generator.
+
+    Args:
+        seed: Any integer; one seed names a whole run.
+        role: What the numbers decide; `role(name)` extends it.
+        num_rows: Rows of the batch.
+        step: Step of the run; `at(step)` moves.
+        device: Where the decisions are wanted.
+    """
+
+    def __init__(self, seed: int, role: str, num_rows: int, step: int = 0, device: torch.device | str = "cpu") -> None:
+        self.seed = int(seed)
+        self._role = role
+        self._num_rows = num_rows
+        self._step = step
+        self._device = device
+        self._generators: list[np.random.Generator] = []
+        self._buffer: Tensor = torch.empty(0)
+        self._next = 0
+
+    @property
+    def num_rows(self) -> int:
+        return self._num_rows
+
+    def at(self, step: int) -> "PhiloxDraws":
+        """Return the numbers of another step of the same run."""
+        return PhiloxDraws(self.seed, self._role, self._num_rows, step, self._device)
+
+    def role(self, name: str) -> "PhiloxDraws":
+        return PhiloxDraws(self.seed, f"{self._role}/{name}", self._num_rows, self._step, self._device)
+
+    def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
+        cdf = log_probs.exp().cumsum(-1)
+        # Strictly below the total, because u <= 1 - 2^-53; so the first entry above it exists and carries
+        # probability: an entry of probability zero equals its predecessor and is never the first.
+        threshold = self._uniforms() * cdf[..., -1]
+        if cdf.dim() == 1:
+            chosen = torch.searchsorted(cdf, threshold, right=True)
+        else:
+            chosen = torch.searchsorted(cdf, threshold[:, None], right=True)[:, 0]
+        return chosen if active is None else torch.where(active, chosen, 0)
+
+    def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
+        chosen = self._uniforms() < log_probs.exp()
+        return chosen if active is None else chosen & active
+
+    def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
+        chosen = (self._uniforms() * highs).to(torch.int64)
+        return chosen if active is None else torch.where(active, chosen, 0)
+
+    def permutation(self, length: int) -> Tensor:
+        if length == 0:
+            return torch.zeros(self._num_rows, 0, dtype=torch.int64, device=self._device)
+        return torch.stack([self._uniforms() for _ in range(length)], dim=-1).argsort(-1)
+
+    def shared_categorical(self, log_probs: Tensor) -> int:
+        uniform = _generator(_key(self.seed, self._role), self._step, tile=2**64 - 1).random()
+        cdf = log_probs.exp().cumsum(-1)
+        return int(torch.searchsorted(cdf, uniform * cdf[-1], right=True))
+
+    def _uniforms(self) -> Float64[Tensor, " rows"]:
+        """Return one number in [0, 1) a row, from each tile's own stream."""
+        if self._next == self._buffer.shape[0]:
+            self._refill()
+        self._next += 1
+        return self._buffer[self._next - 1]
+
+    def _refill(self) -> None:
+        """Read on in every tile's stream, in blocks that double: a short role wastes nothing."""
+        num_tiles = -(-self._num_rows // TILE)
+        if not self._generators:
+            key = _key(self.seed, self._role)
+            self._generators = [_generator(key, self._step, tile) for tile in range(num_tiles)]
+        size = max(1, min(2 * self._buffer.shape[0], 64))
+        block = np.empty((num_tiles, size, TILE))
+        for generator, rows in zip(self._generators, block, strict=True):
+            generator.random(out=rows)
+        rows = torch.from_numpy(block.transpose(1, 0, 2).reshape(size, -1)[:, : self._num_rows])
+        self._buffer = rows.to(self._device)
+        self._next = 0
+
+
+def normal(seed: int, role: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return standard normal numbers of any shape, for initial weights."""
+    return torch.from_numpy(_generator(_key(seed, role), 0, 0).standard_normal(shape)).to(dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _key(seed: int, role: str) -> tuple[int, int]:
+    digest = hashlib.blake2b(f"{seed}/{role}".encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def _generator(key: tuple[int, int], step: int, tile: int) -> np.random.Generator:
+    # Philox counts in its lowest word, so (step, tile) in the highest two gives streams that never meet.
+    counter = np.array([0, 0, step, tile], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(counter=counter, key=np.array(key, dtype=np.uint64)))

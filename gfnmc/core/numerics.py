@@ -1,0 +1,46 @@
+"""Log-space arithmetic, in float64 whatever the policy's dtype."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+
+def masked_log_softmax(
+    logits: Float[Tensor, "*batch actions"],
+    mask: Bool[Tensor, "*batch actions"] | None = None,
+    *,
+    temperature: float = 1.0,
+    epsilon: float = 0.0,
+) -> Float64[Tensor, "*batch actions"]:
+    """Turn logits into the log-probabilities of the law that is both sampled and scored.
+
+    The law is `(1 - epsilon) softmax(logits / temperature) + epsilon uniform`, over the allowed actions.
+
+    Args:
+        logits: Scores, any float dtype; -inf forbids an action as a False in the mask does.
+        mask: True where an action is allowed. None allows all.
+        temperature: Divides the logits; above 1 flattens.
+        epsilon: Weight of the uniform law over allowed actions, in [0, 1).
+
+    Returns:
+        Log-probabilities in nats, float64, exactly -inf where an action is not allowed. A row with no
+        allowed action is -inf throughout.
+    """
+    scores = logits.to(torch.float64) / temperature
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    log_probs = scores - scores.logsumexp(-1, keepdim=True)
+    log_probs = log_probs.masked_fill(scores == -math.inf, -math.inf)
+    if epsilon == 0.0:
+        return log_probs
+    allowed = scores > -math.inf if mask is None else mask
+    log_uniform = -allowed.sum(-1, keepdim=True).to(torch.float64).log()
+    mixed = torch.logaddexp(log_probs + math.log1p(-epsilon), log_uniform + math.log(epsilon))
+    return mixed.masked_fill(~allowed, -math.inf)
+
+
+def log_mean_exp(log_weights: Float64[Tensor, " n"]) -> float:
+    """Return the logarithm of the mean of the exponentials, in nats."""
+    return float(log_weights.logsumexp(0)) - math.log(log_weights.shape[0])

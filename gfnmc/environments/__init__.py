@@ -1,0 +1,19 @@
+"""How objects are built. Environments know no energies."""
+
+from gfnmc.environments.base import Direction, DiscreteEnvironment, Environment, TokenChange
+from gfnmc.environments.check import check_environment
+from gfnmc.environments.enumeration import StateGraph, enumerate_states
+from gfnmc.environments.hypergrid import HyperGrid
+from gfnmc.environments.lattice import Lattice
+
+__all__ = [
+    "Direction",
+    "DiscreteEnvironment",
+    "Environment",
+    "HyperGrid",
+    "Lattice",
+    "StateGraph",
+    "TokenChange",
+    "check_environment",
+    "enumerate_states",
+]

@@ -1,0 +1,182 @@
+"""How an object is built: a directed acyclic graph of states, walked one action at a time.
+
+A state is a row of one tensor. The source is the empty object; an object is finished where no action is left
+or, in an environment with an exit action, wherever the policy exits. Environments know no energies.
+
+`step` and `unstep` are called on whole batches of which some rows are discarded afterwards, so on a row where
+the action is not allowed they may return anything but must not raise.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float64, Int64, Shaped
+from torch import Tensor
+
+from gfnmc.core.errors import CapabilityError
+
+
+class Direction(Enum):
+    """Which way a policy walks: building (P_F) or taking apart (P_B)."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+
+
+class TokenChange(NamedTuple):
+    """What a step does to a state's tokens: as many leave as come, and the order does not matter.
+
+    Attributes:
+        removed: Token ids that go.
+        added: Token ids that come.
+    """
+
+    removed: Int64[Tensor, "batch changed"]
+    added: Int64[Tensor, "batch changed"]
+
+
+class Environment(ABC):
+    """A state graph, discrete or not.
+
+    Attributes:
+        is_fixed_length: Every complete path has the same number of actions.
+        is_graded: Every path from the source to a state has the same number of actions (its depth).
+        max_depth: Most actions (the exit not counted) that any path has; None if there is no bound.
+        is_enumerable: All states can be listed in memory.
+    """
+
+    is_fixed_length: bool
+    is_graded: bool
+    max_depth: int | None
+    is_enumerable: bool = False
+
+    @abstractmethod
+    def source(self, batch: int) -> Shaped[Tensor, "batch *state"]:
+        """Return the empty state, `batch` times."""
+
+    @abstractmethod
+    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the states after the actions (never the exit action). Does not change its input."""
+
+    @abstractmethod
+    def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the states before the actions that led here. Does not change its input."""
+
+    @abstractmethod
+    def is_source(self, states: Tensor) -> Bool[Tensor, " batch"]:
+        """Return True where a state is the source."""
+
+    @abstractmethod
+    def objects(self, states: Tensor) -> Shaped[Tensor, "batch *event"]:
+        """Return the objects that finished states stand for, as the target wants them."""
+
+    @abstractmethod
+    def states(self, objects: Tensor) -> Shaped[Tensor, "batch *state"]:
+        """Return the finished states of objects."""
+
+
+class DiscreteEnvironment(Environment):
+    """A state graph with a finite set of actions.
+
+    A backward action carries the id of the forward action that it undoes.
+
+    Attributes:
+        num_actions: Actions, the exit included.
+        exit_action: Id of the exit action (`num_actions - 1`), or None where a state is finished as soon as
+            no action is left. With an exit action, every state may end the walk where the mask allows it.
+        num_tokens: Tokens of a state.
+        vocabulary: Number of different tokens.
+        parents_share_actions: Two parents may reach a state by the same action id, so that an id does not
+            say where to go back to. Such an environment is refused by kernels.
+        changes_connect: Single changes (`change`) lead from any object to any other.
+        rebuild_connects: Taking back this many actions and rebuilding, again and again, leads from any object
+            to any other; None if only a restart from the source does.
+        positions: Number of positions, where the environment itself fixes or draws the position that the next
+            action fills and a policy only chooses the value; action ids are then `position * values + value`.
+            None where the policy chooses everything.
+    """
+
+    num_actions: int
+    exit_action: int | None = None
+    num_tokens: int
+    vocabulary: int
+    parents_share_actions: bool = False
+    changes_connect: bool = False
+    rebuild_connects: int | None = None
+    positions: int | None = None
+
+    @abstractmethod
+    def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
+        """Return True where an action (the exit included) may be taken."""
+
+    @abstractmethod
+    def backward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
+        """Return True where an action may have led here. All False at the source; the exit always False."""
+
+    def mask(self, states: Tensor, direction: Direction) -> Bool[Tensor, "batch actions"]:
+        """Return the mask of a direction."""
+        return self.forward_mask(states) if direction is Direction.FORWARD else self.backward_mask(states)
+
+    def is_terminal(self, states: Tensor) -> Bool[Tensor, " batch"]:
+        """Return True where a state is a finished object."""
+        mask = self.forward_mask(states)
+        return ~mask.any(-1) if self.exit_action is None else mask[:, self.exit_action]
+
+    def depth(self, states: Tensor) -> Int64[Tensor, " batch"]:
+        """Return the number of actions from the source, in a graded environment.
+
+        Raises:
+            CapabilityError: If the environment does not offer it.
+        """
+        raise CapabilityError(f"{type(self).__name__} has no depth: implement `depth`, or set is_graded = False")
+
+    def position_log_probs(self, states: Tensor) -> Float64[Tensor, "batch positions"]:
+        """Return the law of the position that the next action fills, where `positions` is not None."""
+        raise CapabilityError(f"{type(self).__name__} leaves the position to the policy")
+
+    def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
+        """Return each state as token ids over one vocabulary, the universal encoding that networks read."""
+        raise CapabilityError(f"{type(self).__name__} has no tokens: implement `tokens`, num_tokens and vocabulary")
+
+    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
+        """Return the tokens that `step(states, actions)` changes. Override it where only a few do."""
+        return TokenChange(self.tokens(states), self.tokens(self.step(states, actions)))
+
+    @property
+    def num_changes(self) -> int:
+        """Number of single changes an object may have, the most any object has.
+
+        Raises:
+            CapabilityError: If the environment does not offer single changes.
+        """
+        raise CapabilityError(
+            f"{type(self).__name__} has no single changes: implement num_changes, change_mask and change, "
+            "or use a kernel that does not need them"
+        )
+
+    def change_mask(self, objects: Tensor) -> Bool[Tensor, "batch changes"]:
+        """Return True where a change applies. By default all do."""
+        return torch.ones(objects.shape[0], self.num_changes, dtype=torch.bool, device=objects.device)
+
+    def change(self, objects: Tensor, changes: Int64[Tensor, " batch"]) -> Tensor:
+        """Return the objects after one natural single change each.
+
+        Of two objects, at most one change leads from the one to the other, and then one leads back.
+        """
+        raise CapabilityError(f"{type(self).__name__} has no single changes: implement `change`")
+
+    def neighbours(self, objects: Tensor) -> tuple[Shaped[Tensor, "batch changes *event"], Bool[Tensor, "batch changes"]]:
+        """Return every single change of every object, and the mask that says which of them apply."""
+        batch = objects.shape[0]
+        changes = torch.arange(self.num_changes, device=objects.device).repeat(batch)
+        changed = self.change(objects.repeat_interleave(self.num_changes, 0), changes)
+        return changed.reshape(batch, self.num_changes, *objects.shape[1:]), self.change_mask(objects)
+
+
+def uniform_log_probs(mask: Bool[Tensor, "*batch n"]) -> Float64[Tensor, "*batch n"]:
+    """Return the uniform law over the allowed entries of each row; all -inf where none is."""
+    count = mask.sum(-1, keepdim=True).to(torch.float64)
+    return torch.where(mask, -count.log(), -math.inf)

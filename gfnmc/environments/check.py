@@ -1,0 +1,97 @@
+"""A quick walk that catches an environment which contradicts itself.
+
+Not a proof: it follows a few dozen random paths up and down. `enumerate_states` checks every edge of a small
+environment.
+"""
+
+import torch
+from torch import Tensor
+
+from gfnmc.core.draws import PhiloxDraws
+from gfnmc.core.errors import EnvironmentContractError
+from gfnmc.environments.base import DiscreteEnvironment, uniform_log_probs
+
+_MAX_STEPS = 10_000
+
+
+def check_environment(environment: DiscreteEnvironment, *, num_paths: int = 32) -> None:
+    """Build `num_paths` objects by random allowed actions and hold every step to the contract.
+
+    Raises:
+        EnvironmentContractError: At the first contradiction, with the state and the action that show it.
+    """
+    states = environment.source(num_paths)
+    name = type(environment).__name__
+    _require(environment.is_source(states).all(), f"{name}: is_source denies the states that source() returns")
+    _check_mask(environment, environment.backward_mask(states), "backward_mask", states)
+    _require(not environment.backward_mask(states).any(), f"{name}: backward_mask allows an action at the source")
+    draws = PhiloxDraws(0, "check_environment", num_paths)
+    done = torch.zeros(num_paths, dtype=torch.bool)
+    limit = _MAX_STEPS if environment.max_depth is None else environment.max_depth
+    for depth in range(limit + 1):
+        mask = environment.forward_mask(states)
+        _check_mask(environment, mask, "forward_mask", states)
+        done = done | environment.is_terminal(states) & ~_can_continue(environment, mask)
+        _require_rows(done | mask.any(-1), states, f"{name}: no action is allowed, but the state is not terminal")
+        if done.all():
+            return
+        actions = draws.categorical(uniform_log_probs(mask), ~done)
+        if environment.exit_action is not None:
+            done = done | (actions == environment.exit_action)
+        children = environment.step(states, actions)
+        _check_step(environment, states, actions, children, ~done)
+        states = torch.where(done.reshape(-1, *[1] * (states.dim() - 1)), states, children)
+        if environment.is_graded:
+            deep = environment.depth(states) == depth + 1
+            _require_rows(deep | done, states, f"{name}: is_graded, but depth is not {depth + 1} after as many steps")
+    _require(
+        environment.max_depth is None,
+        f"{name}: a path of more than {limit} actions has not ended; correct max_depth or the masks",
+    )
+
+
+def _can_continue(environment: DiscreteEnvironment, mask: Tensor) -> Tensor:
+    """Return which rows allow an action other than the exit."""
+    exits = 0 if environment.exit_action is None else mask[:, environment.exit_action].to(torch.int64)
+    return mask.sum(-1) - exits > 0
+
+
+def _check_mask(environment: DiscreteEnvironment, mask: Tensor, which: str, states: Tensor) -> None:
+    expected = (states.shape[0], environment.num_actions)
+    _require(
+        mask.dtype == torch.bool and tuple(mask.shape) == expected,
+        f"{type(environment).__name__}.{which} returned {mask.dtype} of shape {tuple(mask.shape)}; "
+        f"return torch.bool of shape {expected}, one column an action",
+    )
+
+
+def _check_step(
+    environment: DiscreteEnvironment, states: Tensor, actions: Tensor, children: Tensor, active: Tensor
+) -> None:
+    name = type(environment).__name__
+    _require(
+        children.shape == states.shape and children.dtype == states.dtype,
+        f"{name}.step returned {children.dtype} of shape {tuple(children.shape)} for states that are {states.dtype} "
+        f"of shape {tuple(states.shape)}",
+    )
+    back = environment.backward_mask(children)
+    _check_mask(environment, back, "backward_mask", children)
+    allowed = back.gather(1, actions[:, None])[:, 0]
+    _require_rows(allowed | ~active, children, f"{name}: backward_mask forbids undoing the action that was just taken")
+    if not environment.parents_share_actions:
+        returned = (environment.unstep(children, actions) == states).flatten(1).all(-1)
+        _require_rows(returned | ~active, children, f"{name}: unstep does not return to the state that step left")
+    _require_rows(
+        ~environment.is_source(children) | ~active, children, f"{name}: is_source calls a state after a step the source"
+    )
+
+
+def _require(holds: Tensor | bool, message: str) -> None:
+    if not bool(holds):
+        raise EnvironmentContractError(message)
+
+
+def _require_rows(holds: Tensor, states: Tensor, message: str) -> None:
+    if not bool(holds.all()):
+        row = int((~holds).nonzero()[0, 0])
+        raise EnvironmentContractError(f"{message} (state {states[row].tolist()})")

@@ -1,0 +1,113 @@
+"""Climb a hypergrid from its corner at the origin: one coordinate up a step, or exit where you stand.
+
+Every cell is an object, so objects differ in length; many paths lead to a cell, all equally long (graded).
+
+Reference: Bengio et al. 2021 (2106.04399), section 4.1.
+"""
+
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from gfnmc.core.errors import CapabilityError, OptionError
+from gfnmc.environments.base import DiscreteEnvironment, TokenChange
+from gfnmc.core.typing import SiteSpace
+
+
+class HyperGrid(DiscreteEnvironment):
+    """Cells of a grid of `num_dims` dimensions with coordinates 0 ... side - 1.
+
+    Action i raises coordinate i; the last action exits. States and objects are the same `(batch, num_dims)`.
+
+    Args:
+        num_dims: Dimensions.
+        side: Cells along each dimension.
+        dtype: Dtype of objects.
+
+    Raises:
+        OptionError: If there is nothing to choose.
+    """
+
+    is_fixed_length = False
+    is_graded = True
+    changes_connect = True
+
+    def __init__(self, num_dims: int, side: int, *, dtype: torch.dtype = torch.int64) -> None:
+        if num_dims < 1 or side < 2:
+            raise OptionError(f"a hypergrid of {num_dims} dimensions and side {side} has a single cell")
+        self.num_dims = num_dims
+        self.side = side
+        self.dtype = dtype
+        self.num_actions = num_dims + 1
+        self.exit_action = num_dims
+        self.max_depth = num_dims * (side - 1)
+        self.is_enumerable = side**num_dims <= 2**20
+        self.num_tokens = num_dims
+        self.vocabulary = num_dims * side
+        self._offset = torch.arange(num_dims) * side
+
+    @classmethod
+    def for_target(cls, target: SiteSpace) -> Self:
+        """Return the grid that builds a target's objects: its `values` are 0 ... side - 1.
+
+        Raises:
+            CapabilityError: If the target's objects are not cells of a grid.
+        """
+        if target.values is None or len(target.event_shape) != 1 or target.values != tuple(range(len(target.values))):
+            raise CapabilityError(f"{target.name} is not defined on cells of a grid with coordinates 0, 1, ...")
+        return cls(target.event_shape[0], len(target.values), dtype=target.dtype)
+
+    def source(self, batch: int) -> Tensor:
+        return torch.zeros(batch, self.num_dims, dtype=self.dtype)
+
+    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        return self._move(states, actions, 1)
+
+    def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
+        return self._move(states, actions, -1)
+
+    def is_source(self, states: Tensor) -> Bool[Tensor, " batch"]:
+        return (states == 0).all(-1)
+
+    def depth(self, states: Tensor) -> Int64[Tensor, " batch"]:
+        return states.sum(-1, dtype=torch.int64)
+
+    def objects(self, states: Tensor) -> Tensor:
+        return states
+
+    def states(self, objects: Tensor) -> Tensor:
+        return objects
+
+    def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
+        may_exit = torch.ones_like(states[:, :1], dtype=torch.bool)
+        return torch.cat([states < self.side - 1, may_exit], -1)
+
+    def backward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
+        return torch.cat([states > 0, torch.zeros_like(states[:, :1], dtype=torch.bool)], -1)
+
+    def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
+        return states.to(torch.int64) + self._offset
+
+    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
+        # The exit and forbidden moves change nothing that is kept; clamping keeps their ids in the vocabulary.
+        dim = actions.clamp(max=self.num_dims - 1)[:, None]
+        before = states.gather(1, dim).to(torch.int64)
+        removed = self._offset[dim] + before
+        return TokenChange(removed, self._offset[dim] + (before + 1).clamp(max=self.side - 1))
+
+    @property
+    def num_changes(self) -> int:
+        return 2 * self.num_dims
+
+    def change_mask(self, objects: Tensor) -> Bool[Tensor, "batch changes"]:
+        return torch.cat([objects < self.side - 1, objects > 0], -1)
+
+    def change(self, objects: Tensor, changes: Int64[Tensor, " batch"]) -> Tensor:
+        sign = 1 - 2 * (changes // self.num_dims)
+        return self._move(objects, changes % self.num_dims, sign[:, None].to(objects.dtype))
+
+    def _move(self, states: Tensor, dims: Int64[Tensor, " batch"], by: Tensor | int) -> Tensor:
+        axis = torch.arange(self.num_dims, device=states.device)
+        return states + (axis == dims[:, None]).to(states.dtype) * by

@@ -1,0 +1,165 @@
+"""Assign a value to every site of a lattice, one site at a time, in any order.
+
+The order is *uniform* (each next site is drawn uniformly from those left; the policy chooses its value),
+*fixed* (sites are filled in one given order: a tree, one path an object) or *learned* (the policy chooses site and
+value together). Every object has one action a site, so the length is fixed.
+
+States hold the index of each site's value, and one index more for a site not assigned yet.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
+from gfnmc.environments.base import DiscreteEnvironment, TokenChange, uniform_log_probs
+from gfnmc.core.typing import SiteSpace
+
+Order = Literal["uniform", "fixed", "learned"]
+
+
+class Lattice(DiscreteEnvironment):
+    """Assignments of values to sites.
+
+    An action is `site * num_values + index of the value`; there is no exit action.
+
+    Args:
+        event_shape: Shape of an object; its sites are counted in row-major order.
+        values: The values of a site, increasing.
+        dtype: Dtype of objects.
+        order: "uniform", "fixed" or "learned" (see the module).
+        site_order: With order "fixed", the sites in the order they are filled; row-major by default.
+
+    Raises:
+        OptionError: If values or an order make no lattice.
+    """
+
+    is_fixed_length = True
+    is_graded = True
+    changes_connect = True
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        values: Sequence[int],
+        *,
+        dtype: torch.dtype = torch.int64,
+        order: Order = "uniform",
+        site_order: Sequence[int] | None = None,
+    ) -> None:
+        self.event_shape = tuple(event_shape)
+        self.values = tuple(values)
+        self.dtype = dtype
+        self.order = order
+        self.num_sites = math.prod(self.event_shape)
+        self.num_values = len(self.values)
+        if self.num_sites < 1 or self.num_values < 2:
+            raise OptionError(f"a lattice of shape {self.event_shape} with values {self.values} has nothing to choose")
+        if list(self.values) != sorted(set(self.values)):
+            raise OptionError(f"values {self.values} must be distinct and increasing")
+        if order not in ("uniform", "fixed", "learned"):
+            raise OptionError(f"order is {order!r}; choose 'uniform', 'fixed' or 'learned'")
+        if site_order is not None and (order != "fixed" or sorted(site_order) != list(range(self.num_sites))):
+            raise OptionError("site_order must be a permutation of the sites and goes with order='fixed'")
+        self.site_order = torch.tensor(list(site_order) if site_order is not None else range(self.num_sites))
+        self.num_actions = self.num_sites * self.num_values
+        self.max_depth = self.num_sites
+        self.is_enumerable = (self.num_values + 1) ** self.num_sites <= 2**20
+        self.num_tokens = self.num_sites
+        self.vocabulary = self.num_sites * (self.num_values + 1)
+        self.positions = None if order == "learned" else self.num_sites
+        # Any site may have been the last one, so redoing one site at a time reaches everything.
+        self.rebuild_connects = None if order == "fixed" else 1
+        self._blank = self.num_values
+        self._state_dtype = torch.int8 if self.num_values < 127 else torch.int64
+        self._site_offset = torch.arange(self.num_sites) * (self.num_values + 1)
+        self._value_table = torch.tensor(self.values, dtype=dtype)
+
+    @classmethod
+    def for_target(cls, target: SiteSpace, *, order: Order = "uniform", site_order: Sequence[int] | None = None) -> Self:
+        """Return the lattice that builds a target's objects.
+
+        Raises:
+            CapabilityError: If the target does not declare `values`.
+        """
+        if target.values is None:
+            raise CapabilityError(f"{target.name} declares no `values` of a site; give Lattice its shape and values")
+        return cls(target.event_shape, target.values, dtype=target.dtype, order=order, site_order=site_order)
+
+    def source(self, batch: int) -> Tensor:
+        return torch.full((batch, self.num_sites), self._blank, dtype=self._state_dtype)
+
+    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        site, value = actions // self.num_values, actions % self.num_values
+        return states.scatter(1, site[:, None], value[:, None].to(states.dtype))
+
+    def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
+        return states.scatter(1, (actions // self.num_values)[:, None], self._blank)
+
+    def is_source(self, states: Tensor) -> Bool[Tensor, " batch"]:
+        return (states == self._blank).all(-1)
+
+    def is_terminal(self, states: Tensor) -> Bool[Tensor, " batch"]:
+        return (states != self._blank).all(-1)
+
+    def depth(self, states: Tensor) -> Int64[Tensor, " batch"]:
+        return (states != self._blank).sum(-1)
+
+    def objects(self, states: Tensor) -> Tensor:
+        return self._value_table[states.to(torch.int64)].reshape(-1, *self.event_shape)
+
+    def states(self, objects: Tensor) -> Tensor:
+        flat = objects.flatten(1).contiguous()
+        place = torch.searchsorted(self._value_table, flat).clamp(max=self.num_values - 1)
+        if (self._value_table[place] != flat).any():
+            row = int((self._value_table[place] != flat).any(-1).nonzero()[0, 0])
+            raise ObjectError(f"object {row}, {objects[row].tolist()}, has a value that is not one of {self.values}")
+        return place.to(self._state_dtype)
+
+    def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
+        if self.order == "fixed":
+            open_sites = self._fixed_site(self.depth(states))
+        else:
+            open_sites = states == self._blank
+        return open_sites.repeat_interleave(self.num_values, -1)
+
+    def backward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
+        value = torch.arange(self.num_values, device=states.device)
+        holds = states[:, :, None] == value
+        if self.order == "fixed":
+            holds = holds & self._fixed_site(self.depth(states) - 1)[:, :, None]
+        return holds.flatten(1)
+
+    def position_log_probs(self, states: Tensor) -> Float64[Tensor, "batch positions"]:
+        if self.order == "fixed":
+            return uniform_log_probs(self._fixed_site(self.depth(states)))
+        return uniform_log_probs(states == self._blank)
+
+    def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
+        return states.to(torch.int64) + self._site_offset
+
+    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
+        site, value = actions // self.num_values, actions % self.num_values
+        offset = self._site_offset[site]
+        return TokenChange((offset + self._blank)[:, None], (offset + value)[:, None])
+
+    @property
+    def num_changes(self) -> int:
+        return self.num_sites * (self.num_values - 1)
+
+    def change(self, objects: Tensor, changes: Int64[Tensor, " batch"]) -> Tensor:
+        states = self.states(objects).to(torch.int64)
+        site = (changes // (self.num_values - 1))[:, None]
+        shift = (changes % (self.num_values - 1))[:, None] + 1
+        value = (states.gather(1, site) + shift) % self.num_values
+        return self.objects(states.scatter(1, site, value))
+
+    def _fixed_site(self, depth: Int64[Tensor, " batch"]) -> Bool[Tensor, "batch sites"]:
+        """Return which site is the depth-th of the fixed order; none where depth is out of range."""
+        inside = (depth >= 0) & (depth < self.num_sites)
+        site = self.site_order[depth.clamp(0, self.num_sites - 1)]
+        return (torch.arange(self.num_sites) == site[:, None]) & inside[:, None]

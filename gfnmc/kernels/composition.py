@@ -1,0 +1,119 @@
+"""Compositions of kernels on one target: all in turn, or one drawn at random.
+
+A cycle or a mixture of kernels that leave the target invariant leaves it invariant. A mixture of reversible kernels
+is reversible, a cycle is not. The recommended sampler is Cycle([SuffixResampling(...), RandomWalk(...)]): large steps
+between the modes, small ones within them.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gfnmc.core.cost import Cost
+from gfnmc.core.draws import Draws
+from gfnmc.core.errors import OptionError
+from gfnmc.kernels.base import Info, Kernel, Reach, State
+
+
+class Cycle(Kernel):
+    """Apply every kernel once, in order; one step is the whole round.
+
+    Args:
+        kernels: Kernels on the same target.
+
+    Raises:
+        OptionError: If there are none, or they have different targets.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
+        self.kernels = _checked(kernels)
+        self.name = " + ".join(kernel.name for kernel in kernels)
+        self.target = kernels[0].target
+        self.environment = kernels[0].environment
+        self.training_cost = _training_cost(kernels)
+
+    def start(self, draws: Draws) -> Tensor:
+        return self.kernels[0].start(draws)
+
+    @property
+    def reach(self) -> Reach:
+        """From everywhere to everywhere if one kernel does; connected if one does while the others may stay put."""
+        if any(kernel.reach is Reach.EVERYWHERE for kernel in self.kernels):
+            return Reach.EVERYWHERE
+        for kernel in self.kernels:
+            others = [other for other in self.kernels if other is not kernel]
+            if kernel.reach is Reach.CONNECTED and all(other.may_stay for other in others):
+                return Reach.CONNECTED
+        return Reach.PARTIAL
+
+    @property
+    def may_stay(self) -> bool:
+        return all(kernel.may_stay for kernel in self.kernels)
+
+    def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+        infos = []
+        for place, kernel in enumerate(self.kernels):
+            state, info = kernel.step(draws.role(f"cycle{place}"), state)
+            infos.append(info)
+        parts = {f"{place}: {kernel.name}": info for place, (kernel, info) in enumerate(zip(self.kernels, infos))}
+        calls = {
+            "target_calls": sum(info.target_calls for info in infos),
+            "policy_calls": sum(info.policy_calls for info in infos),
+        }
+        return state, infos[0]._replace(**calls, parts=parts)
+
+
+class Mixture(Kernel):
+    """Apply one kernel, drawn by fixed weights, to all chains together.
+
+    One draw may serve all chains because each kernel alone leaves the target invariant.
+
+    Args:
+        kernels: Kernels on the same target.
+        weights: Positive weights, equal by default; they need not sum to one.
+
+    Raises:
+        OptionError: If there are no kernels, they have different targets, or weights do not fit.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel], weights: Sequence[float] | None = None) -> None:
+        self.kernels = _checked(kernels)
+        self.weights = tuple(weights) if weights is not None else (1.0,) * len(kernels)
+        if len(self.weights) != len(kernels) or not all(0.0 < weight < math.inf for weight in self.weights):
+            raise OptionError(f"weights {self.weights} must be positive, one for each of {len(kernels)} kernels")
+        self.name = " | ".join(kernel.name for kernel in kernels)
+        self.target = kernels[0].target
+        self.environment = kernels[0].environment
+        self.training_cost = _training_cost(kernels)
+        table = torch.tensor(self.weights, dtype=torch.float64)
+        self._log_weights = (table / table.sum()).log()
+
+    def start(self, draws: Draws) -> Tensor:
+        return self.kernels[0].start(draws)
+
+    @property
+    def reach(self) -> Reach:
+        return max(kernel.reach for kernel in self.kernels)
+
+    @property
+    def may_stay(self) -> bool:
+        return any(kernel.may_stay for kernel in self.kernels)
+
+    def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+        chosen = draws.role("mixture").shared_categorical(self._log_weights)
+        return self.kernels[chosen].step(draws.role(f"mixture{chosen}"), state)
+
+
+def _checked(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
+    if not kernels:
+        raise OptionError("a composition needs at least one kernel")
+    if any(kernel.target is not kernels[0].target for kernel in kernels):
+        raise OptionError("the kernels of a composition must share one target object")
+    return tuple(kernels)
+
+
+def _training_cost(kernels: Sequence[Kernel]) -> Cost:
+    """Return the cost of training, counted once where kernels share a pair."""
+    return sum(dict.fromkeys(kernel.training_cost for kernel in kernels), Cost())

@@ -1,0 +1,91 @@
+"""The accept step that every proposal shares.
+
+    accept x' with probability min(1, A),   log A = log R(x') - log R(x) + log q(x' -> x) - log q(x -> x')
+
+Reference: Hastings 1970, "Monte Carlo sampling methods using Markov chains and their applications".
+"""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float64, Int64, Shaped
+from torch import Tensor
+
+from gfnmc.core.draws import Draws
+from gfnmc.kernels.base import Info, Kernel, Reason, State
+from gfnmc.targets.base import checked_log_prob
+
+
+class Proposal(NamedTuple):
+    """Where a proposal wants each chain to go.
+
+    Attributes:
+        position: Proposed objects; the current ones where `is_lazy`.
+        log_hastings: log q(x' -> x) - log q(x -> x'), nats; -inf where there is no way back, 0 where `is_lazy`.
+        is_lazy: Rows that propose nothing and stay.
+        num_back_steps: Actions undone.
+        num_forward_steps: Actions taken to rebuild.
+        policy_calls: Evaluations of P_F or P_B.
+    """
+
+    position: Shaped[Tensor, "chains *event"]
+    log_hastings: Float64[Tensor, " chains"]
+    is_lazy: Bool[Tensor, " chains"]
+    num_back_steps: Int64[Tensor, " chains"]
+    num_forward_steps: Int64[Tensor, " chains"]
+    policy_calls: Int64[Tensor, " chains"]
+
+
+class MetropolisKernel(Kernel):
+    """A kernel made of a proposal and the accept step."""
+
+    @abstractmethod
+    def _propose(self, draws: Draws, position: Tensor) -> Proposal:
+        """Propose a move for every chain."""
+
+    def propose(self, x: Tensor, draws: Draws) -> tuple[Tensor, Float64[Tensor, " chains"]]:
+        """Return proposals as other frameworks want them.
+
+        Returns:
+            The proposed objects and log q(x_new -> x) - log q(x -> x_new), nats, to be added to the change of the
+            log-density; the caller accepts or rejects.
+        """
+        proposal = self._propose(draws, x)
+        return proposal.position, proposal.log_hastings
+
+    @torch.no_grad()
+    def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+        proposal = self._propose(draws, state.position)
+        has_return = proposal.log_hastings > -torch.inf
+        evaluated = has_return & ~proposal.is_lazy
+        log_prob = torch.full_like(state.log_prob, -torch.inf)
+        log_prob[evaluated] = self._evaluate(proposal.position, evaluated)
+        log_ratio = torch.where(proposal.is_lazy, 0.0, log_prob - state.log_prob + proposal.log_hastings)
+        is_accepted = draws.role("accept").bernoulli(log_ratio.clamp(max=0.0), evaluated)
+        zero = torch.zeros_like(proposal.num_back_steps)
+        reason = torch.where(is_accepted, zero + Reason.ACCEPTED, zero + Reason.REJECTED)
+        reason = torch.where(has_return, reason, zero + Reason.NO_REVERSE_MOVE)
+        reason = torch.where(proposal.is_lazy, zero + Reason.LAZY, reason)
+        info = Info(
+            proposal=proposal.position,
+            is_accepted=is_accepted,
+            log_ratio=log_ratio,
+            acceptance_rate=torch.where(proposal.is_lazy, 0.0, log_ratio.clamp(max=0.0).exp()),
+            num_back_steps=proposal.num_back_steps,
+            num_forward_steps=proposal.num_forward_steps,
+            target_calls=evaluated.to(torch.int64),
+            policy_calls=proposal.policy_calls,
+            reason=reason.to(torch.int8),
+        )
+        moved = is_accepted.reshape(-1, *[1] * (state.position.dim() - 1))
+        position = torch.where(moved, proposal.position, state.position)
+        return State(position, torch.where(is_accepted, log_prob, state.log_prob)), info
+
+    def _evaluate(self, position: Tensor, rows: Bool[Tensor, " chains"]) -> Float64[Tensor, " rows"]:
+        """Return the log-density of the rows that need one; an error names the chain, not the row of the subset."""
+        if rows.all():
+            return checked_log_prob(self.target, position)
+        if not rows.any():
+            return position.new_zeros(0, dtype=torch.float64)
+        return checked_log_prob(self.target, position[rows], rows=rows.nonzero()[:, 0])

@@ -1,0 +1,67 @@
+"""Random-walk Metropolis: one natural single change of the object, drawn uniformly from those that apply.
+
+With n(x) changes applying to x, log q(x' -> x) - log q(x -> x') = log n(x) - log n(x').
+
+Reference: Metropolis et al. 1953, "Equation of state calculations by fast computing machines".
+"""
+
+import torch
+from torch import Tensor
+
+from gfnmc.core.draws import Draws
+from gfnmc.environments.base import Direction, DiscreteEnvironment, uniform_log_probs
+from gfnmc.kernels.base import Reach
+from gfnmc.kernels.metropolis import MetropolisKernel, Proposal
+from gfnmc.policies.rollout import walk_forward
+from gfnmc.policies.uniform import UniformPolicy
+from gfnmc.targets.base import Target
+
+
+class RandomWalk(MetropolisKernel):
+    """The baseline, and the local part of the recommended cycle.
+
+    Args:
+        environment: Says what a single change is.
+        target: What to sample.
+
+    Raises:
+        CapabilityError: If the environment has no single changes.
+    """
+
+    name = "random walk"
+
+    def __init__(self, environment: DiscreteEnvironment, target: Target) -> None:
+        self.environment = environment
+        self.target = target
+        self.num_changes = environment.num_changes
+
+    def start(self, draws: Draws) -> Tensor:
+        uniform = UniformPolicy(self.environment, Direction.FORWARD)
+        source = self.environment.source(draws.num_rows)
+        return self.environment.objects(walk_forward(uniform, self.environment, source, draws).end)
+
+    @property
+    def reach(self) -> Reach:
+        return Reach.CONNECTED if self.environment.changes_connect else Reach.PARTIAL
+
+    @property
+    def may_stay(self) -> bool:
+        # On a flat target every move is accepted.
+        return False
+
+    def _propose(self, draws: Draws, position: Tensor) -> Proposal:
+        mask = self.environment.change_mask(position)
+        has_change = mask.any(-1)
+        changes = draws.role("change").categorical(uniform_log_probs(mask), has_change)
+        changed = self.environment.change(position, changes)
+        num_back = self.environment.change_mask(changed).sum(-1).to(torch.float64)
+        log_hastings = mask.sum(-1).to(torch.float64).log() - num_back.log()
+        zero = torch.zeros_like(changes)
+        return Proposal(
+            position=torch.where(has_change.reshape(-1, *[1] * (position.dim() - 1)), changed, position),
+            log_hastings=torch.where(has_change, log_hastings, 0.0),
+            is_lazy=~has_change,
+            num_back_steps=zero,
+            num_forward_steps=zero,
+            policy_calls=zero,
+        )

@@ -1,0 +1,82 @@
+"""The record of a walk between a state and a finished object."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float64, Int64, Shaped
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A batch of paths, each from a start state up to a finished state, padded to one length.
+
+    Everything is in forward order, whichever way the path was walked. The exit is not among the actions; its
+    log-probability is part of `log_forward`.
+
+    Attributes:
+        states: States along the path; after a row's end its last state repeats.
+        actions: Forward actions between them; 0 after a row's end.
+        lengths: Actions of each row.
+        reached_source: Whether the path starts at the source.
+        log_forward: log P_F of building the object from the start, exit included, nats; None until scored.
+        log_backward: log P_B of taking the object apart down to the start, nats; None until scored.
+    """
+
+    states: Shaped[Tensor, "batch length_plus_1 *state"]
+    actions: Int64[Tensor, "batch length"]
+    lengths: Int64[Tensor, " batch"]
+    reached_source: Bool[Tensor, " batch"]
+    log_forward: Float64[Tensor, " batch"] | None = None
+    log_backward: Float64[Tensor, " batch"] | None = None
+
+    @property
+    def start(self) -> Shaped[Tensor, "batch *state"]:
+        """The states where the paths begin."""
+        return self.states[:, 0]
+
+    @property
+    def end(self) -> Shaped[Tensor, "batch *state"]:
+        """The finished states where the paths end."""
+        return self.states[:, -1]
+
+    @property
+    def is_action(self) -> Bool[Tensor, "batch length"]:
+        """Which actions are not padding."""
+        return torch.arange(self.actions.shape[1], device=self.lengths.device) < self.lengths[:, None]
+
+    def after(self, depth: Int64[Tensor, " batch"]) -> "Path":
+        """Return the paths without their first `depth` actions (none are left where a path is shorter)."""
+        depth = torch.minimum(depth, self.lengths)
+        length = int((self.lengths - depth).max()) if len(depth) else 0
+        place = depth[:, None] + torch.arange(length + 1, device=depth.device)
+        states = _take(self.states, place.clamp(max=self.states.shape[1] - 1))
+        actions = _take(self.actions, place[:, :-1].clamp(max=max(self.actions.shape[1] - 1, 0)))
+        shortened = replace(self, states=states, actions=actions, lengths=self.lengths - depth)
+        return replace(
+            shortened,
+            actions=torch.where(shortened.is_action, actions, 0),
+            reached_source=self.reached_source & (depth == 0),
+            log_forward=None,
+            log_backward=None,
+        )
+
+
+def reversed_path(
+    visited: Shaped[Tensor, "batch length_plus_1 *state"],
+    undone: Int64[Tensor, "batch length"],
+    lengths: Int64[Tensor, " batch"],
+    reached_source: Bool[Tensor, " batch"],
+    log_backward: Float64[Tensor, " batch"],
+) -> Path:
+    """Return a walk that was recorded from the object down, in forward order."""
+    place = torch.arange(visited.shape[1], device=lengths.device)
+    states = _take(visited, (lengths[:, None] - place).clamp(min=0))
+    actions = _take(undone, (lengths[:, None] - 1 - place[:-1]).clamp(min=0))
+    path = Path(states, actions, lengths, reached_source, log_backward=log_backward)
+    return replace(path, actions=torch.where(path.is_action, actions, 0))
+
+
+def _take(rows: Tensor, place: Int64[Tensor, "batch n"]) -> Tensor:
+    """Return `rows[i, place[i, j]]`."""
+    return rows[torch.arange(rows.shape[0], device=place.device)[:, None], place]

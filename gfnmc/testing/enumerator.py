@@ -1,0 +1,192 @@
+"""Follow every random decision of a production kernel to its end, and write down its transition matrix.
+
+`ScriptedDraws` takes the place of random numbers. Each row of the batch follows a script, the list of its outcomes so
+far. A row that outruns its script reports the probabilities that it met; then its script is extended by each
+outcome of positive probability, and the same production code runs again, until every script is complete. That takes
+about as many runs as a step has decisions, and no line of the kernel is written twice.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from gfnmc.core.draws import Draws
+from gfnmc.core.errors import CapabilityError
+from gfnmc.core.lookup import RowIndex
+from gfnmc.kernels.base import Kernel
+
+Result = TypeVar("Result")
+
+_MAX_ROWS = 2**21
+
+
+class _SharedDecisionNeeded(Exception):
+    """A decision for all rows together has outrun the shared script."""
+
+    def __init__(self, log_probs: Tensor) -> None:
+        super().__init__()
+        self.log_probs = log_probs
+
+
+class ScriptedDraws(Draws):
+    """Draws that follow scripts instead of numbers.
+
+    Args:
+        scripts: Outcomes a row, `(rows, longest)` int64.
+        lengths: How many of them each row has.
+        shared: Outcomes of the decisions that all rows share.
+    """
+
+    def __init__(self, scripts: Int64[Tensor, "rows longest"], lengths: Int64[Tensor, " rows"], shared: list[int]):
+        self._scripts = scripts
+        self._lengths = lengths
+        self._shared = shared
+        self._shared_used = 0
+        self._used = torch.zeros_like(lengths)
+        self.log_weight = torch.zeros(len(lengths), dtype=torch.float64)
+        self.pending: dict[int, Tensor] = {}
+        self._has_outrun = torch.zeros(len(lengths), dtype=torch.bool)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._lengths)
+
+    def role(self, name: str) -> Self:
+        return self
+
+    def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
+        if log_probs.dim() == 1:
+            log_probs = log_probs.expand(self.num_rows, -1)
+        if active is None:
+            active = torch.ones(self.num_rows, dtype=torch.bool)
+        scripted = active & (self._used < self._lengths)
+        for row in (active & ~scripted & ~self._has_outrun).nonzero()[:, 0].tolist():
+            self.pending[row] = log_probs[row]
+        self._has_outrun |= active & ~scripted
+        # A row that has outrun its script goes on with any possible outcome; the run only measures the decision.
+        place = self._used.clamp(max=self._scripts.shape[1] - 1)
+        outcome = torch.where(scripted, self._scripts.gather(1, place[:, None])[:, 0], log_probs.argmax(-1))
+        chosen = log_probs.gather(1, outcome[:, None])[:, 0]
+        self.log_weight = torch.where(scripted, self.log_weight + chosen, self.log_weight)
+        self._used = self._used + scripted.to(torch.int64)
+        return torch.where(active, outcome, 0)
+
+    def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
+        return self.categorical(torch.stack([torch.log1p(-log_probs.exp()), log_probs], -1), active) == 1
+
+    def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
+        allowed = torch.arange(int(highs.max())) < highs[:, None]
+        return self.categorical(torch.where(allowed, -highs.to(torch.float64).log()[:, None], -torch.inf), active)
+
+    def permutation(self, length: int) -> Tensor:
+        orders = torch.tensor(list(itertools.permutations(range(length))), dtype=torch.int64)
+        uniform = torch.full((len(orders),), -float(torch.tensor(float(len(orders))).log()), dtype=torch.float64)
+        return orders[self.categorical(uniform)]
+
+    def shared_categorical(self, log_probs: Tensor) -> int:
+        if self._shared_used == len(self._shared):
+            raise _SharedDecisionNeeded(log_probs)
+        outcome = self._shared[self._shared_used]
+        self._shared_used += 1
+        self.log_weight = self.log_weight + log_probs[outcome]
+        return outcome
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """Every way a batch of rows may go.
+
+    Attributes:
+        row: Which row of the question each outcome belongs to.
+        weight: Its probability.
+        result: What the function returned for it, row by row.
+    """
+
+    row: Int64[Tensor, " outcomes"]
+    weight: Float64[Tensor, " outcomes"]
+    result: Tensor
+
+
+def enumerate_decisions(fn: Callable[[Draws, Int64[Tensor, " rows"]], Tensor], num_rows: int) -> Enumeration:
+    """Run a function under every sequence of its random decisions.
+
+    Args:
+        fn: Called with draws and, for each of their rows, the row of the question it stands for; returns a tensor
+            with the answers, row by row. It must decide by these draws only.
+        num_rows: Rows of the question.
+
+    Raises:
+        CapabilityError: If there are too many sequences to follow.
+    """
+    outcomes = [piece for shared in _shared_scripts(fn) for piece in _follow(fn, num_rows, shared)]
+    rows, weights, results = zip(*outcomes, strict=True)
+    return Enumeration(torch.cat(rows), torch.cat(weights), torch.cat(results))
+
+
+def transition_matrix(kernel: Kernel, objects: Tensor) -> Float64[Tensor, "objects objects"]:
+    """Return the probability of going from each object to each other in one production step of a kernel.
+
+    Args:
+        kernel: Any kernel of a small space.
+        objects: Every object with positive density, once.
+
+    Raises:
+        CapabilityError: If there are too many sequences of decisions to follow.
+    """
+
+    def end_positions(draws: Draws, rows: Tensor) -> Tensor:
+        state, _ = kernel.step(draws, kernel.init(objects[rows]))
+        return state.position
+
+    found = enumerate_decisions(end_positions, len(objects))
+    matrix = torch.zeros(len(objects), len(objects), dtype=torch.float64)
+    matrix.index_put_((found.row, RowIndex(objects).find(found.result)), found.weight, accumulate=True)
+    return matrix
+
+
+def _shared_scripts(fn: Callable[[Draws, Tensor], Tensor]) -> Iterator[list[int]]:
+    """Yield every script of the decisions that all rows share, found by running a single row."""
+    open_scripts: list[list[int]] = [[]]
+    while open_scripts:
+        shared = open_scripts.pop()
+        probe = ScriptedDraws(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), shared)
+        try:
+            fn(probe, torch.zeros(1, dtype=torch.int64))
+        except _SharedDecisionNeeded as needed:
+            open_scripts += [[*shared, int(outcome)] for outcome in (needed.log_probs > -torch.inf).nonzero()[:, 0]]
+        else:
+            yield shared
+
+
+def _follow(
+    fn: Callable[[Draws, Tensor], Tensor], num_rows: int, shared: list[int]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the completed rows of each run."""
+    rows = torch.arange(num_rows)
+    scripts = torch.zeros(num_rows, 1, dtype=torch.int64)
+    lengths = torch.zeros(num_rows, dtype=torch.int64)
+    while len(rows):
+        if len(rows) > _MAX_ROWS:
+            raise CapabilityError(f"more than {_MAX_ROWS} sequences of decisions; enumerate a smaller environment")
+        draws = ScriptedDraws(scripts, lengths, shared)
+        result = fn(draws, rows)
+        pending = torch.tensor(sorted(draws.pending), dtype=torch.int64)
+        complete = torch.ones(len(rows), dtype=torch.bool)
+        complete[pending] = False
+        yield rows[complete], draws.log_weight[complete].exp(), result[complete]
+        if not len(pending):
+            return
+        width = max(len(law) for law in draws.pending.values())
+        laws = torch.full((len(pending), width), -torch.inf, dtype=torch.float64)
+        for place, row in enumerate(pending.tolist()):
+            laws[place, : len(draws.pending[row])] = draws.pending[row]
+        which, outcome = (laws > -torch.inf).nonzero(as_tuple=True)
+        parents = pending[which]
+        rows, lengths = rows[parents], lengths[parents] + 1
+        scripts = torch.nn.functional.pad(scripts[parents], (0, 1))
+        scripts.scatter_(1, lengths[:, None] - 1, outcome[:, None])
