@@ -14,7 +14,6 @@ Reference: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (th
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from typing import Self
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ class Draws(ABC):
         """Rows that a decision is made for."""
 
     @abstractmethod
-    def role(self, name: str) -> Self:
+    def role(self, name: str) -> "Draws":
         """Return the independent stream that decides `name` at the same step."""
 
     @abstractmethod

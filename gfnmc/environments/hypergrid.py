@@ -5,8 +5,6 @@ Every cell is an object, so objects differ in length; many paths lead to a cell,
 Reference: Bengio et al. 2021 (2106.04399), section 4.1.
 """
 
-from typing import Self
-
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
@@ -49,7 +47,7 @@ class HyperGrid(DiscreteEnvironment):
         self._offset = torch.arange(num_dims) * side
 
     @classmethod
-    def for_target(cls, target: SiteSpace) -> Self:
+    def for_target(cls, target: SiteSpace) -> "HyperGrid":
         """Return the grid that builds a target's objects: its `values` are 0 ... side - 1.
 
         Raises:

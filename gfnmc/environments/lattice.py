@@ -9,7 +9,7 @@ States hold the index of each site's value, and one index more for a site not as
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -80,7 +80,7 @@ class Lattice(DiscreteEnvironment):
         self._value_table = torch.tensor(self.values, dtype=dtype)
 
     @classmethod
-    def for_target(cls, target: SiteSpace, *, order: Order = "uniform", site_order: Sequence[int] | None = None) -> Self:
+    def for_target(cls, target: SiteSpace, *, order: Order = "uniform", site_order: Sequence[int] | None = None) -> "Lattice":
         """Return the lattice that builds a target's objects.
 
         Raises:

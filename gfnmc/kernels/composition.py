@@ -33,6 +33,11 @@ class Cycle(Kernel):
         self.target = kernels[0].target
         self.environment = kernels[0].environment
         self.training_cost = _training_cost(kernels)
+        names = [kernel.name for kernel in kernels]
+        self._part_names = [
+            name if names.count(name) == 1 else f"{name} {1 + names[:place].count(name)}"
+            for place, name in enumerate(names)
+        ]
 
     def start(self, draws: Draws) -> Tensor:
         return self.kernels[0].start(draws)
@@ -57,7 +62,7 @@ class Cycle(Kernel):
         for place, kernel in enumerate(self.kernels):
             state, info = kernel.step(draws.role(f"cycle{place}"), state)
             infos.append(info)
-        parts = {f"{place}: {kernel.name}": info for place, (kernel, info) in enumerate(zip(self.kernels, infos))}
+        parts = dict(zip(self._part_names, infos, strict=True))
         calls = {
             "target_calls": sum(info.target_calls for info in infos),
             "policy_calls": sum(info.policy_calls for info in infos),

@@ -6,7 +6,7 @@ with each action. Sampling and scoring both gather from the one law, in this fil
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -17,6 +17,7 @@ from gfnmc.core.errors import OptionError
 from gfnmc.environments.base import Direction, DiscreteEnvironment
 
 Cache = Any
+PolicyType = TypeVar("PolicyType", bound="DiscretePolicy")
 
 
 class DiscretePolicy(torch.nn.Module, ABC):
@@ -82,7 +83,7 @@ class DiscretePolicy(torch.nn.Module, ABC):
         """Return the log-probability of given actions, the number that `sample` would have returned."""
         return gather(self.log_probs(cache, states), actions)
 
-    def with_exploration(self, *, temperature: float = 1.0, epsilon: float = 0.0) -> Self:
+    def with_exploration(self: PolicyType, *, temperature: float = 1.0, epsilon: float = 0.0) -> PolicyType:
         """Return the same policy, weights shared, tempered and mixed with the uniform law.
 
         Raises:
@@ -95,7 +96,7 @@ class DiscretePolicy(torch.nn.Module, ABC):
         explored.epsilon = epsilon
         return explored
 
-    def frozen(self) -> Self:
+    def frozen(self: PolicyType) -> PolicyType:
         """Return a copy that no longer learns, as kernels want it."""
         shared = {id(self.environment): self.environment}
         return copy.deepcopy(self, shared).requires_grad_(False).eval()

@@ -13,8 +13,6 @@ sub-batches of one fixed size.
 """
 
 from collections.abc import Callable
-from typing import Self
-
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
@@ -121,7 +119,7 @@ class MLPPolicy(DiscretePolicy):
         position_law = self.environment.position_log_probs(states)
         return gather(position_law, position) + gather(self._value_law(cache, position), value)
 
-    def frozen(self) -> Self:
+    def frozen(self) -> "MLPPolicy":
         frozen = super().frozen()
         if frozen.embedding.dtype == torch.float32:
             frozen.embedding.copy_((frozen.embedding * _GRID).round() / _GRID)

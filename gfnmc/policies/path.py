@@ -62,6 +62,22 @@ class Path:
         )
 
 
+def joined(first: Path, second: Path) -> Path:
+    """Return two batches of paths as one, padded to the longer, unscored."""
+    length = max(first.actions.shape[1], second.actions.shape[1])
+    place = torch.arange(length + 1, device=first.lengths.device)
+    padded = []
+    for path in (first, second):
+        where = place.clamp(max=path.actions.shape[1])
+        padded.append((path.states[:, where], torch.nn.functional.pad(path.actions, (0, length - path.actions.shape[1]))))
+    return Path(
+        torch.cat([states for states, _ in padded]),
+        torch.cat([actions for _, actions in padded]),
+        torch.cat([first.lengths, second.lengths]),
+        torch.cat([first.reached_source, second.reached_source]),
+    )
+
+
 def reversed_path(
     visited: Shaped[Tensor, "batch length_plus_1 *state"],
     undone: Int64[Tensor, "batch length"],

@@ -5,8 +5,9 @@ better: named statistics, the modes, and the exact solution where the truth can 
 """
 
 import math
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,7 +16,7 @@ from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
-from gfnmc.core.errors import CapabilityError, EnergyError, NonFiniteEnergyError, ObjectError
+from gfnmc.core.errors import CapabilityError, EnergyError, NonFiniteEnergyError, ObjectError, OptionError
 from gfnmc.core.lookup import RowIndex
 
 ENUMERATION_LIMIT = 2**17
@@ -183,6 +184,21 @@ def check_objects(target: Target, x: Tensor) -> None:
             f"object {row} of the batch, {x[row].tolist()}, has coordinates outside the values of {target.name}, "
             f"{target.values}"
         )
+
+
+def checked_event_shape(shape: Iterable[int]) -> tuple[int, ...]:
+    """Return a user's shape of an object as a tuple.
+
+    Raises:
+        OptionError: If it is no tuple of integers, is empty, or has a side below 1.
+    """
+    try:
+        checked = tuple(operator.index(side) for side in shape)
+    except TypeError:
+        raise OptionError(f"the shape is {shape!r}; give a tuple of integers, such as (8,) or (8, 8)") from None
+    if not checked or min(checked) < 1:
+        raise OptionError(f"the shape is {checked}; give at least one side, and none below 1")
+    return checked
 
 
 def product_space(values: tuple[int, ...], event_shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -9,7 +9,6 @@ about as many runs as a step has decisions, and no line of the kernel is written
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self, TypeVar
 
 import torch
 from jaxtyping import Float64, Int64
@@ -19,8 +18,6 @@ from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError
 from gfnmc.core.lookup import RowIndex
 from gfnmc.kernels.base import Kernel
-
-Result = TypeVar("Result")
 
 _MAX_ROWS = 2**21
 
@@ -56,7 +53,7 @@ class ScriptedDraws(Draws):
     def num_rows(self) -> int:
         return len(self._lengths)
 
-    def role(self, name: str) -> Self:
+    def role(self, name: str) -> "ScriptedDraws":
         return self
 
     def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:

@@ -1,0 +1,62 @@
+"""gfnmc: trained GFlowNet pairs as exact, large-step Metropolis-Hastings proposals.
+
+    target = gfnmc.targets.Ising((8, 8), coupling=0.5)
+    environment = gfnmc.environments.Lattice.for_target(target)
+    trained = gfnmc.train(environment, target, seed=0)
+    kernel = gfnmc.kernels.SuffixResampling(trained.pair, target)
+    chains = gfnmc.sample(kernel, num_chains=64, num_samples=1_000, seed=0)
+    chains.to_arviz()
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gfnmc import environments, kernels, objectives, policies, targets
+from gfnmc.core import errors
+from gfnmc.core.cost import Cost
+from gfnmc.core.errors import GfnmcError
+from gfnmc.sampling import Budget, Chains, sample
+
+if TYPE_CHECKING:
+    from gfnmc.experiments import Comparison, compare
+    from gfnmc.training import TrainingConfig, TrainingResult, load_pair, resume_training, save_pair, train
+
+# Loaded when first used: they need libraries that are slow to import.
+_LAZY = {
+    "Comparison": "gfnmc.experiments",
+    "compare": "gfnmc.experiments",
+    "TrainingConfig": "gfnmc.training",
+    "TrainingResult": "gfnmc.training",
+    "load_pair": "gfnmc.training",
+    "resume_training": "gfnmc.training",
+    "save_pair": "gfnmc.training",
+    "train": "gfnmc.training",
+}
+
+__all__ = [
+    "Budget",
+    "Chains",
+    "Comparison",
+    "Cost",
+    "GfnmcError",
+    "TrainingConfig",
+    "TrainingResult",
+    "compare",
+    "environments",
+    "errors",
+    "kernels",
+    "load_pair",
+    "objectives",
+    "policies",
+    "resume_training",
+    "sample",
+    "save_pair",
+    "targets",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'gfnmc' has no attribute {name!r}")

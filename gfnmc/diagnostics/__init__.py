@@ -1,0 +1,21 @@
+"""Judge chains: convergence, modes, distances to the truth, acceptance, evidence."""
+
+from gfnmc.diagnostics.convergence import Convergence, convergence
+from gfnmc.diagnostics.distances import iid_total_variation, total_variation
+from gfnmc.diagnostics.evidence import Evidence, importance_log_z
+from gfnmc.diagnostics.modes import Discovery, discovery, switches_per_thousand_steps
+from gfnmc.diagnostics.proposal import acceptance_by_back_steps, acceptance_summary
+
+__all__ = [
+    "Convergence",
+    "Discovery",
+    "Evidence",
+    "acceptance_by_back_steps",
+    "acceptance_summary",
+    "convergence",
+    "discovery",
+    "iid_total_variation",
+    "importance_log_z",
+    "switches_per_thousand_steps",
+    "total_variation",
+]

@@ -1,0 +1,64 @@
+"""Which modes chains found, when, and how often they changed between them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """When each mode was first visited by any chain; None where it never was.
+
+    Attributes:
+        target_calls: Target calls spent by then, by mode.
+        seconds: Seconds spent by then, by mode.
+    """
+
+    target_calls: list[int | None]
+    seconds: list[float | None]
+
+    @property
+    def num_found(self) -> int:
+        """Number of modes visited."""
+        return sum(calls is not None for calls in self.target_calls)
+
+
+def discovery(
+    mode_ids: Int64[np.ndarray, "chains draws"],
+    target_calls: Int64[np.ndarray, " draws"],
+    seconds: Float64[np.ndarray, " draws"],
+    num_modes: int,
+) -> Discovery:
+    """Return when each mode was first visited.
+
+    Args:
+        mode_ids: Mode of each draw, warm-up included, -1 outside all.
+        target_calls: Calls spent by all chains together up to each draw, training included.
+        seconds: Seconds spent up to each draw, training included.
+        num_modes: Number of modes.
+    """
+    calls_at: list[int | None] = []
+    seconds_at: list[float | None] = []
+    for mode in range(num_modes):
+        visited = (mode_ids == mode).any(0)
+        first = int(visited.argmax()) if visited.any() else None
+        calls_at.append(None if first is None else int(target_calls[first]))
+        seconds_at.append(None if first is None else float(seconds[first]))
+    return Discovery(calls_at, seconds_at)
+
+
+def switches_per_thousand_steps(mode_ids: Int64[np.ndarray, "chains draws"], thinning: int) -> float:
+    """Return how often a chain's mode differs from the last mode it was in, per 1,000 steps.
+
+    Time outside all modes is no mode: going out and coming back to the same one is no switch. With thinning, switches
+    that were undone between two kept draws are not seen.
+    """
+    chains, draws = mode_ids.shape
+    if draws < 2:
+        return 0.0
+    switches = 0
+    for chain in mode_ids:
+        inside = chain[chain >= 0]
+        switches += int((inside[1:] != inside[:-1]).sum())
+    return 1_000.0 * switches / (chains * (draws - 1) * thinning)

@@ -1,0 +1,47 @@
+"""What became of proposals: acceptance overall, by kernel, and by how far the object was taken apart."""
+
+import numpy as np
+
+from gfnmc.kernels.base import Reason
+from gfnmc.sampling.chains import Record
+
+
+def acceptance_by_back_steps(record: Record) -> list[dict[str, float]]:
+    """Return, for each number of steps taken back, how many proposals there were and how many were accepted.
+
+    Lazy steps propose nothing and are left out. Empty for a kernel that takes nothing apart.
+    """
+    back = record.stats["num_back_steps"].numpy()
+    proposed = record.stats["reason"].numpy() != Reason.LAZY
+    if not back[proposed].any():
+        return []
+    rate = record.stats["acceptance_rate"].numpy()
+    rows = []
+    for steps in np.unique(back[proposed]).tolist():
+        of_these = proposed & (back == steps)
+        count = int(of_these.sum())
+        rows.append({"num_back_steps": steps, "proposals": count, "acceptance": float(rate[of_these].mean())})
+    return rows
+
+
+def acceptance_summary(record: Record) -> dict[str, float | dict[str, float]]:
+    """Return the mean acceptance of what was proposed, overall and by kernel, and the shares of other outcomes.
+
+    Returns:
+        `overall` (of the first kernel of a cycle), `parts` by kernel name, and as shares of all steps `lazy` and
+        `no_reverse_move`.
+    """
+    reason = record.stats["reason"].numpy()
+    proposed = reason != Reason.LAZY
+    rate = record.stats["acceptance_rate"].numpy()
+    parts = {
+        name.removeprefix("acceptance_rate[").removesuffix("]"): float(value.numpy().mean())
+        for name, value in record.stats.items()
+        if name.startswith("acceptance_rate[")
+    }
+    return {
+        "overall": float(rate[proposed].mean()) if proposed.any() else 0.0,
+        "parts": parts,
+        "lazy": float((reason == Reason.LAZY).mean()),
+        "no_reverse_move": float((reason == Reason.NO_REVERSE_MOVE).mean()),
+    }

@@ -1,0 +1,173 @@
+"""What sampling returns: draws, what the kernel said of each, and what they cost."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64, Shaped
+from torch import Tensor
+
+from gfnmc.core.cost import Cost
+from gfnmc.targets.base import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """The draws of one phase, chains first.
+
+    Attributes:
+        position: Objects.
+        log_prob: Their log-densities, nats.
+        stats: What `Info` says at each kept draw, by name; `target_calls` and `policy_calls` are summed over the
+            steps since the draw before. The acceptance of each kernel of a cycle is under
+            `acceptance_rate[name]`.
+        seconds: Seconds from the start of sampling to each draw.
+    """
+
+    position: Shaped[Tensor, "chains draws *event"]
+    log_prob: Float64[Tensor, "chains draws"]
+    stats: dict[str, Shaped[Tensor, "chains draws"]]
+    seconds: Float64[Tensor, " draws"]
+
+
+@dataclass(frozen=True, eq=False)
+class Chains:
+    """Draws of a kernel.
+
+    Attributes:
+        target: What was sampled.
+        kernel_name: What sampled it.
+        warmup: The draws before the kept ones, every step of them.
+        samples: The kept draws.
+        thinning: Steps from one kept draw to the next.
+        seed: Names the run.
+        training_cost: What training the kernel's proposal cost.
+        sampling_cost: What the chains cost, start and warm-up included.
+    """
+
+    target: Target
+    kernel_name: str
+    warmup: Record
+    samples: Record
+    thinning: int
+    seed: int
+    training_cost: Cost
+    sampling_cost: Cost
+
+    @property
+    def num_chains(self) -> int:
+        """Number of chains."""
+        return self.samples.log_prob.shape[0]
+
+    @property
+    def num_samples(self) -> int:
+        """Kept draws a chain."""
+        return self.samples.log_prob.shape[1]
+
+    @property
+    def num_warmup(self) -> int:
+        """Warm-up steps a chain."""
+        return self.warmup.log_prob.shape[1]
+
+    @property
+    def x(self) -> Shaped[Tensor, "chains draws *event"]:
+        """The kept objects."""
+        return self.samples.position
+
+    @property
+    def cost(self) -> Cost:
+        """Training and sampling together."""
+        return self.training_cost + self.sampling_cost
+
+    @cached_property
+    def statistics(self) -> dict[str, Float64[np.ndarray, "chains draws"]]:
+        """The log-density and the target's statistics at the kept draws."""
+        values = self.target.statistics(self.x.flatten(0, 1))
+        shape = (self.num_chains, self.num_samples)
+        named = {name: value.to(torch.float64).reshape(shape).numpy() for name, value in values.items()}
+        return {"log_prob": self.samples.log_prob.numpy(), **named}
+
+    def mode_ids(self, record: Record) -> Int64[np.ndarray, "chains draws"] | None:
+        """Return the mode of each draw of a phase, -1 outside all; None where the target knows no modes."""
+        modes = self.target.modes()
+        if modes is None:
+            return None
+        return modes.assign(record.position.flatten(0, 1)).reshape(record.log_prob.shape).numpy()
+
+    def to_arviz(self) -> Any:
+        """Return the chains as the installed ArviZ reads them.
+
+        `posterior` holds the objects as `x`, every statistic of the target, and the occupancy of its modes as
+        `occ`; `sample_stats` what the kernel said (`lp`, `acceptance_rate`, `accepted`, `log_ratio`,
+        `num_back_steps`, ...); `warmup_posterior` and `warmup_sample_stats` the warm-up.
+
+        Returns:
+            An `arviz.InferenceData` where ArviZ 0.23 is installed, else an `xarray.DataTree`.
+        """
+        import arviz_base
+
+        groups: dict[str, Any] = {
+            "posterior": self._posterior(self.samples) | {k: v for k, v in self.statistics.items() if k != "log_prob"},
+            "sample_stats": self._sample_stats(self.samples),
+        }
+        if self.num_warmup:
+            groups["warmup_posterior"] = self._posterior(self.warmup)
+            groups["warmup_sample_stats"] = self._sample_stats(self.warmup)
+        modes = self.target.modes()
+        tree = arviz_base.from_dict(
+            groups,
+            coords=None if modes is None else {"mode": list(modes.names)},
+            dims=None if modes is None else {"occ": ["mode"]},
+            attrs={"/": self._attributes(), "posterior": self._attributes()},
+            save_warmup=True,
+        )
+        return _for_installed_arviz(tree)
+
+    def _posterior(self, record: Record) -> dict[str, np.ndarray]:
+        variables = {"x": record.position.numpy()}
+        mode = self.mode_ids(record)
+        if mode is not None:
+            num_modes = len(self.target.modes() or ())
+            variables["occ"] = (mode[..., None] == np.arange(num_modes)).astype(np.int8)
+        return variables
+
+    def _sample_stats(self, record: Record) -> dict[str, np.ndarray]:
+        stats = {name: value.numpy() for name, value in record.stats.items()}
+        stats = {name: value.astype(np.int8) if value.dtype == bool else value for name, value in stats.items()}
+        mode = self.mode_ids(record)
+        if mode is not None:
+            stats["mode_id"] = mode.astype(np.int32)
+        return {"lp": record.log_prob.numpy(), **stats}
+
+    def _attributes(self) -> dict[str, str | float | int]:
+        return {
+            "inference_library": "gfnmc",
+            "inference_library_version": version("gfnmc"),
+            "target": self.target.name,
+            "kernel": self.kernel_name,
+            "log_density": "unnormalised, nats",
+            "seed": self.seed,
+            "thinning": self.thinning,
+            "sampling_time": self.sampling_cost.seconds,
+            "training_cost": json.dumps(_as_dict(self.training_cost)),
+            "sampling_cost": json.dumps(_as_dict(self.sampling_cost)),
+        }
+
+
+def _as_dict(cost: Cost) -> dict[str, float]:
+    return {"target_calls": cost.target_calls, "policy_calls": cost.policy_calls, "seconds": cost.seconds}
+
+
+def _for_installed_arviz(tree: Any) -> Any:
+    """Hand a DataTree to ArviZ 0.23 as its own container; ArviZ 1 and arviz-base alone read the tree itself."""
+    try:
+        import arviz
+    except ImportError:
+        return tree
+    # `hasattr` would be True on ArviZ 1 as well: its module answers for names that are gone.
+    convert = vars(arviz).get("from_datatree")
+    return tree if convert is None else convert(tree)
