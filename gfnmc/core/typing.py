@@ -1,10 +1,11 @@
 """Structural types shared by layers that must not import each other."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 
+@runtime_checkable
 class SiteSpace(Protocol):
     """What an environment needs to know of a target whose objects assign values to sites."""
 

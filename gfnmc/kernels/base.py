@@ -85,12 +85,14 @@ class Kernel(ABC):
         target: What the chain samples.
         environment: How its objects are built.
         training_cost: What training its proposal cost.
+        calls_per_step: Target calls of a step and chain, at most.
     """
 
     name: str
     target: Target
     environment: DiscreteEnvironment
     training_cost: Cost = Cost()
+    calls_per_step: int = 1
 
     @abstractmethod
     def step(self, draws: Draws, state: State) -> tuple[State, Info]:

@@ -33,6 +33,7 @@ class Cycle(Kernel):
         self.target = kernels[0].target
         self.environment = kernels[0].environment
         self.training_cost = _training_cost(kernels)
+        self.calls_per_step = sum(kernel.calls_per_step for kernel in kernels)
         names = [kernel.name for kernel in kernels]
         self._part_names = [
             name if names.count(name) == 1 else f"{name} {1 + names[:place].count(name)}"
@@ -92,6 +93,7 @@ class Mixture(Kernel):
         self.target = kernels[0].target
         self.environment = kernels[0].environment
         self.training_cost = _training_cost(kernels)
+        self.calls_per_step = max(kernel.calls_per_step for kernel in kernels)
         table = torch.tensor(self.weights, dtype=torch.float64)
         self._log_weights = (table / table.sum()).log()
 

@@ -1,7 +1,7 @@
 """The pair (P_F, P_B): what training makes and what a kernel proposes with."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float64, Int64
@@ -18,6 +18,7 @@ from gfnmc.policies.rollout import score_backward, score_forward, walk_backward,
 from gfnmc.policies.uniform import UniformPolicy
 
 
+@runtime_checkable
 class ProposalPair(Protocol):
     """What a kernel needs of a pair. Branch laws are the kernel's business.
 

@@ -1,6 +1,9 @@
 """What sampling returns: draws, what the kernel said of each, and what they cost."""
 
+import contextlib
 import json
+import os
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -12,6 +15,8 @@ from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.cost import Cost
+from gfnmc.core.errors import StorageError
+from gfnmc.core.storage import check_writable
 from gfnmc.targets.base import Target
 
 
@@ -108,6 +113,9 @@ class Chains:
         Returns:
             An `arviz.InferenceData` where ArviZ 0.23 is installed, else an `xarray.DataTree`.
         """
+        return _for_installed_arviz(self._tree())
+
+    def _tree(self) -> Any:
         import arviz_base
 
         groups: dict[str, Any] = {
@@ -118,14 +126,35 @@ class Chains:
             groups["warmup_posterior"] = self._posterior(self.warmup)
             groups["warmup_sample_stats"] = self._sample_stats(self.warmup)
         modes = self.target.modes()
-        tree = arviz_base.from_dict(
-            groups,
-            coords=None if modes is None else {"mode": list(modes.names)},
-            dims=None if modes is None else {"occ": ["mode"]},
-            attrs={"/": self._attributes(), "posterior": self._attributes()},
-            save_warmup=True,
-        )
-        return _for_installed_arviz(tree)
+        with warnings.catch_warnings():
+            # Many short chains are what batches are for.
+            warnings.filterwarnings("ignore", message="Found chain dimension to be longer than draw dimension")
+            return arviz_base.from_dict(
+                groups,
+                coords=None if modes is None else {"mode": list(modes.names)},
+                dims=None if modes is None else {"occ": ["mode"]},
+                attrs={"/": self._attributes(), "posterior": self._attributes()},
+                save_warmup=True,
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the chains as an ArviZ netCDF file, whole or not at all.
+
+        Raises:
+            StorageError: If the file cannot be written.
+        """
+        check_writable(path)
+        part = f"{os.fspath(path)}.part"
+        try:
+            tree = self._tree()
+            packed = {node.path: dict.fromkeys(node.data_vars, {"zlib": True, "complevel": 1}) for node in tree.subtree}
+            tree.to_netcdf(part, engine="h5netcdf", encoding=packed)
+            os.replace(part, path)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
 
     def _posterior(self, record: Record) -> dict[str, np.ndarray]:
         variables = {"x": record.position.numpy()}

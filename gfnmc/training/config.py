@@ -15,7 +15,7 @@ class TrainingConfig:
         num_steps: Optimiser steps.
         batch_size: Paths that P_F draws in a step; each costs a target call.
         replay_batch_size: Objects taken from the buffer in a step and given new backward paths; these cost none.
-        buffer_size: Objects that the buffer remembers, the newest.
+        buffer_size: Distinct objects that the buffer remembers, the newest.
         replay_power: An object is replayed in proportion to its annealed reward to this power; 0 is uniform.
         learning_rate: Adam's step size for the policies.
         log_z_learning_rate: Adam's step size for log Z.
@@ -33,9 +33,9 @@ class TrainingConfig:
     """
 
     num_steps: int = 2_000
-    batch_size: int = 256
-    replay_batch_size: int = 128
-    buffer_size: int = 20_000
+    batch_size: int = 192
+    replay_batch_size: int = 192
+    buffer_size: int = 65_536
     replay_power: float = 0.5
     learning_rate: float = 2e-3
     log_z_learning_rate: float = 5e-2

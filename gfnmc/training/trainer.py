@@ -198,7 +198,7 @@ class _Trainer:
         self.step = saved.step
         self.cost = saved.cost
         self.history = saved.history
-        self.buffer.num_added = saved.num_added
+        self.buffer.restore(saved.num_added)
 
     def _train_step(self) -> tuple[float, int, int]:
         """Take one step; return the loss, the target calls and the policy calls."""

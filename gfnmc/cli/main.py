@@ -1,0 +1,251 @@
+"""Commands of `gfnmc`. Results go to standard output, progress and errors to standard error.
+
+Exit codes: 0 all is well, 1 the work was done but the diagnostics say no, 2 bad input.
+"""
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gfnmc.core.errors import GfnmcError
+
+_TARGET = click.argument("target", metavar="TARGET")
+_SEED = click.option("--seed", default=0, show_default=True, help="Names the run; the same seed repeats it.")
+_CHAINS = click.option("--chains", "num_chains", default=256, show_default=True, help="Chains side by side.")
+_SAMPLES = click.option("--samples", "num_samples", default=600, show_default=True, help="Kept draws a chain.")
+_WARMUP = click.option("--warmup", "num_warmup", default=100, show_default=True, help="Steps before the first one.")
+_STEPS = click.option("--steps", type=int, default=None, help="Training steps; a setting that works by default.")
+_THREADS = click.option("--threads", default=1, show_default=True, help="Torch threads; small nets like one.")
+_QUIET = click.option("--quiet", is_flag=True, help="Show no progress.")
+
+
+class _Group(click.Group):
+    """A group whose commands turn gfnmc's errors into one clear line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GfnmcError as error:
+            notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+            click.echo(f"gfnmc: {error}{notes}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="gfnmc")
+def main() -> None:
+    """Sample hard discrete, multimodal distributions exactly, in large steps that a GFlowNet learned.
+
+    Start here:  gfnmc compare tfbind-klf1 --report klf1.html
+    """
+    if not sys.stderr.isatty():
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+        logging.getLogger("gfnmc").setLevel(logging.INFO)
+
+
+@main.command()
+def targets() -> None:
+    """List the targets that the other commands know."""
+    from gfnmc.experiments import PROBLEMS
+
+    width = max(map(len, PROBLEMS))
+    for name, problem in PROBLEMS.items():
+        click.echo(f"{name:<{width}}  {problem.description}")
+
+
+@main.command()
+@_TARGET
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where to save the pair (.safetensors).")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="File to save the run in on the way.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint.")
+@_STEPS
+@_SEED
+@_THREADS
+@_QUIET
+def train(
+    target: str,
+    out: Path,
+    checkpoint: Path | None,
+    resume: bool,
+    steps: int | None,
+    seed: int,
+    threads: int,
+    quiet: bool,
+) -> None:
+    """Train a pair for TARGET and save it."""
+    from gfnmc.core.storage import check_writable
+    from gfnmc.experiments import find_problem
+    from gfnmc.training import resume_training, save_pair
+    from gfnmc.training import train as train_pair
+
+    problem = find_problem(target)
+    check_writable(out)
+    energy = problem.target()
+    environment = problem.environment(energy)
+    shown: dict[str, Any] = {"num_threads": threads, "progress_bar": not quiet}
+    if resume:
+        if checkpoint is None:
+            raise click.UsageError("--resume needs --checkpoint, the file to go on from")
+        result = resume_training(checkpoint, environment, energy, **shown)
+    else:
+        config = _training_config(problem, steps)
+        result = train_pair(environment, energy, config=config, seed=seed, checkpoint=checkpoint, **shown)
+    save_pair(result.pair, out)
+    cost = result.cost
+    click.echo(f"trained in {cost.seconds:.0f} s with {cost.target_calls:,} target calls; saved {out}")
+
+
+@main.command()
+@_TARGET
+@click.option("--pair", "pair_file", type=click.Path(path_type=Path), required=True, help="A pair saved by `train`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="ArviZ file to write (.nc).")
+@_CHAINS
+@_SAMPLES
+@_WARMUP
+@click.option("--thinning", default=1, show_default=True, help="Steps from one kept draw to the next.")
+@_SEED
+@_THREADS
+@_QUIET
+def sample(
+    target: str,
+    pair_file: Path,
+    out: Path,
+    num_chains: int,
+    num_samples: int,
+    num_warmup: int,
+    thinning: int,
+    seed: int,
+    threads: int,
+    quiet: bool,
+) -> None:
+    """Run chains of TARGET with a trained pair and write them for ArviZ."""
+    from gfnmc.core.storage import check_writable
+    from gfnmc.experiments import find_problem
+    from gfnmc.sampling import sample as sample_chains
+    from gfnmc.training import load_pair
+
+    problem = find_problem(target)
+    check_writable(out)
+    energy = problem.target()
+    pair = load_pair(pair_file, problem.environment(energy))
+    try:
+        chains = sample_chains(
+            problem.hybrid(pair, energy),
+            num_chains=num_chains,
+            num_samples=num_samples,
+            num_warmup=num_warmup,
+            thinning=thinning,
+            seed=seed,
+            num_threads=threads,
+            progress_bar=not quiet,
+        )
+    except BaseException as error:
+        finished = getattr(error, "chains", None)
+        if finished is not None and finished.num_samples:
+            finished.save(out)
+            click.echo(f"the draws finished by then are in {out}", err=True)
+        raise
+    chains.save(out)
+    cost = chains.sampling_cost
+    click.echo(f"{num_chains * num_samples:,} draws in {cost.seconds:.1f} s with {cost.target_calls:,} target calls; {out}")
+
+
+@main.command()
+@_TARGET
+@click.option("--report", type=click.Path(path_type=Path), help="Report to write: .html for the page, .json for figures.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this .json file as well.")
+@click.option("--pair", "pair_file", type=click.Path(path_type=Path), help="Use a pair saved by `train`; train none.")
+@_STEPS
+@_CHAINS
+@_SAMPLES
+@_WARMUP
+@click.option("--max-seconds", default=60.0, show_default=True, help="Most seconds the random walk may sample.")
+@_SEED
+@_THREADS
+@_QUIET
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    target: str,
+    report: Path | None,
+    json_file: Path | None,
+    pair_file: Path | None,
+    steps: int | None,
+    num_chains: int,
+    num_samples: int,
+    num_warmup: int,
+    max_seconds: float,
+    seed: int,
+    threads: int,
+    quiet: bool,
+) -> None:
+    """Train a pair for TARGET and compare its exact chain with a random walk.
+
+    Both get the same number of target calls, training included, and all chains start in one mode. Prints a table; with
+    --report writes the report and, beside it, an ArviZ file of each sampler. Exits with 1 if the chain of the pair did
+    not mix.
+    """
+    from gfnmc.experiments import compare as compare_kernels
+    from gfnmc.experiments import find_problem
+    from gfnmc.kernels import RandomWalk
+    from gfnmc.report import check_writable
+    from gfnmc.training import load_pair
+    from gfnmc.training import train as train_pair
+
+    problem = find_problem(target)
+    for path in (report, json_file):
+        if path is not None:
+            check_writable(path)
+    energy = problem.target()
+    environment = problem.environment(energy)
+    if pair_file is not None:
+        pair = load_pair(pair_file, environment)
+    else:
+        config = _training_config(problem, steps)
+        shown: dict[str, Any] = {"num_threads": threads, "progress_bar": not quiet}
+        pair = train_pair(environment, energy, config=config, seed=seed, **shown).pair
+    comparison = compare_kernels(
+        {"hybrid": problem.hybrid(pair, energy), "random walk": RandomWalk(environment, energy)},
+        energy,
+        num_chains=num_chains,
+        num_samples=num_samples,
+        num_warmup=num_warmup,
+        seed=seed,
+        max_seconds=max_seconds,
+        num_threads=threads,
+        progress_bar=not quiet,
+        title=problem.name,
+        command=shlex.join(["gfnmc", *sys.argv[1:]]),
+    )
+    _show(comparison)
+    for path in (report, json_file):
+        if path is not None:
+            comparison.save(path)
+            click.echo(f"wrote {path}")
+    if report is not None:
+        for name, chains in comparison.chains.items():
+            path = report.with_suffix(f".{name.replace(' ', '-')}.nc")
+            chains.save(path)
+            click.echo(f"wrote {path}")
+    ctx.exit(0 if comparison.document["samplers"][0]["status"] == "ok" else 1)
+
+
+def _training_config(problem: Any, steps: int | None) -> Any:
+    from dataclasses import replace
+
+    return problem.training if steps is None else replace(problem.training, num_steps=steps)
+
+
+def _show(comparison: Any) -> None:
+    from rich.console import Console
+
+    from gfnmc.report import comparison_table, verdict_lines
+
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(comparison_table(comparison.document))
+    for line in verdict_lines(comparison.document):
+        console.print(line, markup=False, highlight=False)

@@ -1,0 +1,159 @@
+"""Run samplers side by side at equal budgets, all from the same start, and say in words and figures who mixed.
+
+The first sampler sets the budget: what it spent, training included, the others may spend as well. Chains start in one
+mode if the target knows its modes: a sampler that cannot leave it shows.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from gfnmc.core.errors import OptionError
+from gfnmc.diagnostics.evidence import Evidence, importance_log_z
+from gfnmc.experiments.document import Document, comparison_document
+from gfnmc.kernels.base import Kernel
+from gfnmc.policies.pair import ProposalPair
+from gfnmc.sampling.chains import Chains
+from gfnmc.sampling.loop import Budget, sample
+from gfnmc.targets.base import Target
+
+_MAX_KEPT = 5_000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` returns.
+
+    Attributes:
+        target: What was sampled.
+        chains: The chains of each sampler, by name.
+        document: Every figure, as plain data; reports are made of it and nothing else.
+    """
+
+    target: Target
+    chains: dict[str, Chains]
+    document: Document
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report: a page to a `.html` file, the figures to a `.json` file.
+
+        Raises:
+            OptionError: If the path ends otherwise.
+            StorageError: If it cannot be written.
+        """
+        from gfnmc.report import save
+
+        save(self.document, path)
+
+
+def compare(
+    kernels: Mapping[str, Kernel],
+    target: Target,
+    *,
+    budget: Budget | None = None,
+    num_chains: int = 64,
+    num_samples: int = 1_000,
+    num_warmup: int = 100,
+    seed: int = 0,
+    init: Tensor | None = None,
+    max_seconds: float = 60.0,
+    num_threads: int | None = 1,
+    progress_bar: bool = True,
+    title: str | None = None,
+    command: str | None = None,
+) -> Comparison:
+    """Compare samplers of one target.
+
+    Args:
+        kernels: The samplers by name, the one of interest first. Training is charged to those whose pair knows its
+            cost.
+        target: What they sample.
+        budget: What each sampler may spend, training included. By default the first one runs `num_samples` and the
+            others may spend as many target calls as it did, training included.
+        num_chains: Chains of each sampler.
+        num_samples: Kept draws a chain of the first sampler, where no budget is given.
+        num_warmup: Steps before the first kept draw.
+        seed: Any integer.
+        init: Where all chains start; by default the best object of the target's first mode, or else what each
+            kernel starts from.
+        max_seconds: Bound on the sampling seconds of the samplers after the first.
+        num_threads: Torch threads during the runs; None leaves torch's setting alone.
+        progress_bar: Whether to show progress.
+        title: Title of the report; the target's name by default.
+        command: How the comparison was started, for the report.
+
+    Raises:
+        OptionError: If there are no kernels, or one samples another target, or the budget is spent by training.
+    """
+    if not kernels:
+        raise OptionError("there is nothing to compare: give at least one kernel")
+    for name, kernel in kernels.items():
+        if kernel.target is not target:
+            raise OptionError(f"{name!r} samples another target object than the one to compare on")
+    modes = target.modes()
+    start = "each sampler's own start"
+    if init is not None:
+        start = "the objects given"
+    elif modes is not None:
+        init = modes.examples[0]
+        start = f"all chains at one object of {modes.names[0]}"
+    runs: dict[str, Chains] = {}
+    evidence: dict[str, Evidence] = {}
+    options: dict[str, Any] = {
+        "num_chains": num_chains,
+        "seed": seed,
+        "init": init,
+        "num_threads": num_threads,
+        "progress_bar": progress_bar,
+    }
+    for name, kernel in kernels.items():
+        pair = find_pair(kernel)
+        if pair is not None:
+            evidence[name] = importance_log_z(pair, target, seed=seed, num_threads=num_threads)
+        if budget is None:
+            runs[name] = sample(kernel, num_samples=num_samples, num_warmup=num_warmup, **options)
+            budget = Budget(runs[name].cost.target_calls, max_seconds)
+        else:
+            runs[name] = _sample_within(kernel, budget, num_warmup, options)
+    document = comparison_document(
+        target, runs, evidence, title=title or target.name, start=start, command=command, num_threads=num_threads
+    )
+    return Comparison(target, runs, document)
+
+
+def find_pair(kernel: Kernel) -> ProposalPair | None:
+    """Return the pair that a kernel, or a part of it, proposes with."""
+    pair = getattr(kernel, "pair", None)
+    if pair is not None:
+        return pair
+    found = (find_pair(part) for part in getattr(kernel, "kernels", ()))
+    return next((pair for pair in found if pair is not None), None)
+
+
+def _sample_within(kernel: Kernel, budget: Budget, num_warmup: int, options: dict[str, Any]) -> Chains:
+    """Run a kernel for what training has left of a budget."""
+    spent = kernel.training_cost
+    calls = None if budget.target_calls is None else budget.target_calls - spent.target_calls
+    seconds = None if budget.seconds is None else budget.seconds - spent.seconds
+    if (calls is not None and calls <= 0) or (seconds is not None and seconds <= 0):
+        raise OptionError(
+            f"training {kernel.name} cost {spent.target_calls} target calls and {spent.seconds:.0f} s, more than the "
+            "budget; raise it, or give a pair without its training cost"
+        )
+    if calls is None:
+        num_steps, thinning = _MAX_KEPT, 1
+    else:
+        num_steps = max(1, calls // (options["num_chains"] * kernel.calls_per_step) - num_warmup)
+        thinning = -(-num_steps // _MAX_KEPT)
+    left = Budget(calls, seconds)
+    return sample(
+        kernel,
+        num_samples=max(1, num_steps // thinning),
+        num_warmup=num_warmup,
+        thinning=thinning,
+        budget=left,
+        **options,
+    )

@@ -1,0 +1,91 @@
+"""Named problems: a target, how its objects are built, and settings that were found to work."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gfnmc.core.errors import OptionError
+from gfnmc.environments import DiscreteEnvironment, HyperGrid, Lattice
+from gfnmc.kernels import Cycle, RandomWalk, SuffixResampling
+from gfnmc.kernels.branch import BranchLaw, PrefixUniform, Table
+from gfnmc.policies import GFlowNet
+from gfnmc.targets import HyperGrid as HyperGridTarget
+from gfnmc.targets import Ising, Target, TFBinding
+from gfnmc.training import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem that the command line knows by name.
+
+    Attributes:
+        name: What the user types.
+        description: One line for a list.
+        target: Makes the target.
+        environment: Makes the environment of a target.
+        training: How to train a pair for it.
+        branch: The branch law of the suffix-resampling kernel.
+    """
+
+    name: str
+    description: str
+    target: Callable[[], Target]
+    environment: Callable[[Target], DiscreteEnvironment]
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    branch: BranchLaw | None = None
+
+    def hybrid(self, pair: GFlowNet, target: Target) -> Cycle:
+        """Return the recommended kernel: suffix resampling between modes, a random walk within them."""
+        return Cycle([SuffixResampling(pair, target, self.branch), RandomWalk(pair.environment, target)])
+
+
+def _in_reading_order(target: Target) -> DiscreteEnvironment:
+    return Lattice.for_target(target, order="fixed")
+
+
+def _tf_binding(factor: str) -> Problem:
+    # Half of the moves restart: only these cross between clusters. The others mend a part of the sequence.
+    return Problem(
+        name=f"tfbind-{factor.lower()}",
+        description=f"DNA 8-mers bound by the transcription factor {factor}, measured; exp(40 f), 65,536 objects",
+        target=lambda: TFBinding(factor, beta=40.0),
+        environment=_in_reading_order,
+        training=TrainingConfig(num_steps=3_000, hidden_size=128, learning_rate=3e-3, anneal_until=0.6),
+        branch=Table({**dict.fromkeys(range(1, 8), 1.0), 8: 7.0}),
+    )
+
+
+PROBLEMS: dict[str, Problem] = {
+    problem.name: problem
+    for problem in (
+        *(_tf_binding(factor) for factor in ("KLF1", "WT1", "SNAI2", "SIX6")),
+        Problem(
+            name="hypergrid-8x8x8x8",
+            description="hypergrid of 4 dimensions and side 8, R0 = 1e-3: 16 corner modes, 4,096 objects",
+            target=lambda: HyperGridTarget(4, 8, r0=1e-3),
+            environment=lambda target: HyperGrid.for_target(target),
+            training=TrainingConfig(num_steps=1_500, hidden_size=128),
+            branch=PrefixUniform(high=14),
+        ),
+        Problem(
+            name="ising-4x4",
+            description="periodic 4x4 Ising model, coupling 0.7: two magnetisations, 65,536 objects",
+            target=lambda: Ising((4, 4), coupling=0.7),
+            environment=_in_reading_order,
+            training=TrainingConfig(num_steps=1_500, hidden_size=128),
+        ),
+    )
+}
+
+
+def find_problem(name: str) -> Problem:
+    """Return a problem by its name.
+
+    Raises:
+        OptionError: If there is none, with the nearest name.
+    """
+    if name in PROBLEMS:
+        return PROBLEMS[name]
+    near = difflib.get_close_matches(name, PROBLEMS, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise OptionError(f"there is no target {name!r}; {hint}the targets are {', '.join(PROBLEMS)}")
