@@ -1,11 +1,11 @@
 """gfnmc: trained GFlowNet pairs as exact, large-step Metropolis-Hastings proposals.
 
-    target = gfnmc.targets.Ising((8, 8), coupling=0.5)
-    environment = gfnmc.environments.Lattice.for_target(target)
-    trained = gfnmc.train(environment, target, seed=0)
-    kernel = gfnmc.kernels.SuffixResampling(trained.pair, target)
-    chains = gfnmc.sample(kernel, num_chains=64, num_samples=1_000, seed=0)
-    chains.to_arviz()
+target = gfnmc.targets.Ising((8, 8), coupling=0.5)
+environment = gfnmc.environments.Lattice.for_target(target)
+trained = gfnmc.train(environment, target, seed=0)
+kernel = gfnmc.kernels.SuffixResampling(trained.pair, target)
+chains = gfnmc.sample(kernel, num_chains=64, num_samples=1_000, seed=0)
+chains.to_arviz()
 """
 
 import importlib

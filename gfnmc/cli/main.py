@@ -14,12 +14,26 @@ import click
 from gfnmc.core.errors import GfnmcError
 
 _TARGET = click.argument("target", metavar="TARGET")
+_AT_LEAST_ONE = click.IntRange(min=1)
 _SEED = click.option("--seed", default=0, show_default=True, help="Names the run; the same seed repeats it.")
-_CHAINS = click.option("--chains", "num_chains", default=256, show_default=True, help="Chains side by side.")
-_SAMPLES = click.option("--samples", "num_samples", default=600, show_default=True, help="Kept draws a chain.")
-_WARMUP = click.option("--warmup", "num_warmup", default=100, show_default=True, help="Steps before the first one.")
-_STEPS = click.option("--steps", type=int, default=None, help="Training steps; a setting that works by default.")
-_THREADS = click.option("--threads", default=1, show_default=True, help="Torch threads; small nets like one.")
+_CHAINS = click.option(
+    "--chains", "num_chains", type=_AT_LEAST_ONE, default=256, show_default=True, help="Chains side by side."
+)
+_SAMPLES = click.option(
+    "--samples", "num_samples", type=_AT_LEAST_ONE, default=600, show_default=True, help="Kept draws a chain."
+)
+_WARMUP = click.option(
+    "--warmup",
+    "num_warmup",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Steps before the first one.",
+)
+_STEPS = click.option("--steps", type=_AT_LEAST_ONE, help="Training steps; a setting that works by default.")
+_THREADS = click.option(
+    "--threads", type=_AT_LEAST_ONE, default=1, show_default=True, help="Torch threads; small nets like one."
+)
 _QUIET = click.option("--quiet", is_flag=True, help="Show no progress.")
 
 
@@ -90,6 +104,10 @@ def train(
     if resume:
         if checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint, the file to go on from")
+        if steps is not None:
+            raise click.UsageError(
+                "--steps goes with a new run; a resumed one keeps the steps and the seed it began with"
+            )
         result = resume_training(checkpoint, environment, energy, **shown)
     else:
         config = _training_config(problem, steps)
@@ -99,14 +117,16 @@ def train(
     click.echo(f"trained in {cost.seconds:.0f} s with {cost.target_calls:,} target calls; saved {out}")
 
 
-@main.command()
+@main.command(short_help="Run chains of TARGET with a trained pair, for ArviZ.")
 @_TARGET
 @click.option("--pair", "pair_file", type=click.Path(path_type=Path), required=True, help="A pair saved by `train`.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="ArviZ file to write (.nc).")
 @_CHAINS
 @_SAMPLES
 @_WARMUP
-@click.option("--thinning", default=1, show_default=True, help="Steps from one kept draw to the next.")
+@click.option(
+    "--thinning", type=_AT_LEAST_ONE, default=1, show_default=True, help="Steps from one kept draw to the next."
+)
 @_SEED
 @_THREADS
 @_QUIET
@@ -151,19 +171,31 @@ def sample(
         raise
     chains.save(out)
     cost = chains.sampling_cost
-    click.echo(f"{num_chains * num_samples:,} draws in {cost.seconds:.1f} s with {cost.target_calls:,} target calls; {out}")
+    click.echo(
+        f"{num_chains * num_samples:,} draws in {cost.seconds:.1f} s with {cost.target_calls:,} target calls; {out}"
+    )
 
 
-@main.command()
+@main.command(short_help="Compare the exact chain of a pair for TARGET with a random walk.")
 @_TARGET
-@click.option("--report", type=click.Path(path_type=Path), help="Report to write: .html for the page, .json for figures.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this .json file as well.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Report to write: .html for the page, .json for figures."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this .json file as well."
+)
 @click.option("--pair", "pair_file", type=click.Path(path_type=Path), help="Use a pair saved by `train`; train none.")
 @_STEPS
 @_CHAINS
 @_SAMPLES
 @_WARMUP
-@click.option("--max-seconds", default=60.0, show_default=True, help="Most seconds the random walk may sample.")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Most seconds the random walk may sample.",
+)
 @_SEED
 @_THREADS
 @_QUIET

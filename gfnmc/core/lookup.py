@@ -22,7 +22,8 @@ class RowIndex:
     def __init__(self, rows: Shaped[Tensor, "n *row"]) -> None:
         flat = rows.flatten(1).to(torch.int64)
         self._low, self._high = flat.amin(0), flat.amax(0)
-        sizes = (self._high - self._low + 1).tolist()
+        # Python integers: a range of all of int64 would overflow.
+        sizes = [high - low + 1 for low, high in zip(self._low.tolist(), self._high.tolist(), strict=True)]
         if math.prod(sizes) >= 2**63:
             raise CapabilityError(f"rows of {len(sizes)} coordinates span too large a space to index")
         strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]

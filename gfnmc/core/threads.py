@@ -24,7 +24,9 @@ def thread_limit(num_threads: int | None) -> Iterator[None]:
         yield
         return
     if num_threads < 1:
-        raise OptionError(f"num_threads is {num_threads}; it must be at least 1, or None to leave torch's setting alone")
+        raise OptionError(
+            f"num_threads is {num_threads}; it must be at least 1, or None to leave torch's setting alone"
+        )
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Shaped
 
+from gfnmc.diagnostics.arviz import array_stats
+
 _TAIL = (0.05, 0.95)
 _MAX_RHAT_CHAINS = 128
 
@@ -38,8 +40,7 @@ class Convergence:
 
 def convergence(draws: Shaped[np.ndarray, "chains draws"]) -> Convergence:
     """Return the convergence of one scalar."""
-    from arviz_stats.base import array_stats
-
+    stats = array_stats()
     # float64: ranks of more than 2^22 float32 draws become NaN.
     values = np.asarray(draws, dtype=np.float64)
     mean = float(values.mean())
@@ -47,10 +48,10 @@ def convergence(draws: Shaped[np.ndarray, "chains draws"]) -> Convergence:
         return Convergence(mean, None, None, None, None)
     chosen = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MAX_RHAT_CHAINS)).astype(int))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ess_mean = float(array_stats.ess(values, chain_axis=0, draw_axis=1, method="mean"))
-        ess_bulk = float(array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk"))
-        ess_tail = float(array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=_TAIL))
-        r_hat = float(array_stats.rhat(values[chosen], chain_axis=0, draw_axis=1, method="rank"))
+        ess_mean = float(stats.ess(values, chain_axis=0, draw_axis=1, method="mean"))
+        ess_bulk = float(stats.ess(values, chain_axis=0, draw_axis=1, method="bulk"))
+        ess_tail = float(stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=_TAIL))
+        r_hat = float(stats.rhat(values[chosen], chain_axis=0, draw_axis=1, method="rank"))
     if np.all(np.ptp(values, axis=1) == 0.0):
         r_hat = math.inf
     return Convergence(mean, float(values.std()) / math.sqrt(ess_mean), ess_bulk, _finite(ess_tail), _number(r_hat))

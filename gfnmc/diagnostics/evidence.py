@@ -18,6 +18,7 @@ import torch
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.numerics import log_mean_exp
 from gfnmc.core.threads import thread_limit
+from gfnmc.diagnostics.arviz import array_stats
 from gfnmc.policies.pair import ProposalPair
 from gfnmc.targets.base import Target, checked_log_prob
 
@@ -67,11 +68,9 @@ def importance_log_z(
 
 
 def _k_hat(log_weights: np.ndarray) -> float | None:
-    from arviz_stats.base import array_stats
-
     try:
         # psislw takes log-likelihoods: it smooths their negatives.
-        return float(array_stats.psislw(-log_weights[np.isfinite(log_weights)])[1])
+        return float(array_stats().psislw(-log_weights[np.isfinite(log_weights)])[1])
     except ValueError:
         # Repeated discrete weights may leave a tail without two different values.
         return None

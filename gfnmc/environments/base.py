@@ -142,8 +142,12 @@ class DiscreteEnvironment(Environment):
         raise CapabilityError(f"{type(self).__name__} has no tokens: implement `tokens`, num_tokens and vocabulary")
 
     def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
-        """Return the tokens that `step(states, actions)` changes. Override it where only a few do."""
-        return TokenChange(self.tokens(states), self.tokens(self.step(states, actions)))
+        """Return the tokens that `step(states, actions)` changes. Override it where only a few do.
+
+        All ids lie in the vocabulary, also those of an action that is not allowed: networks look them up.
+        """
+        last = self.vocabulary - 1
+        return TokenChange(self.tokens(states).clamp(0, last), self.tokens(self.step(states, actions)).clamp(0, last))
 
     @property
     def num_changes(self) -> int:
@@ -168,7 +172,9 @@ class DiscreteEnvironment(Environment):
         """
         raise CapabilityError(f"{type(self).__name__} has no single changes: implement `change`")
 
-    def neighbours(self, objects: Tensor) -> tuple[Shaped[Tensor, "batch changes *event"], Bool[Tensor, "batch changes"]]:
+    def neighbours(
+        self, objects: Tensor
+    ) -> tuple[Shaped[Tensor, "batch changes *event"], Bool[Tensor, "batch changes"]]:
         """Return every single change of every object, and the mask that says which of them apply."""
         batch = objects.shape[0]
         changes = torch.arange(self.num_changes, device=objects.device).repeat(batch)

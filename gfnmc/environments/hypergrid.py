@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError, OptionError
-from gfnmc.environments.base import DiscreteEnvironment, TokenChange
 from gfnmc.core.typing import SiteSpace
+from gfnmc.environments.base import DiscreteEnvironment, TokenChange
 
 
 class HyperGrid(DiscreteEnvironment):

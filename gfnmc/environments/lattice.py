@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
-from gfnmc.environments.base import DiscreteEnvironment, TokenChange, uniform_log_probs
 from gfnmc.core.typing import SiteSpace
+from gfnmc.environments.base import DiscreteEnvironment, TokenChange, uniform_log_probs
 
 Order = Literal["uniform", "fixed", "learned"]
 
@@ -80,7 +80,9 @@ class Lattice(DiscreteEnvironment):
         self._value_table = torch.tensor(self.values, dtype=dtype)
 
     @classmethod
-    def for_target(cls, target: SiteSpace, *, order: Order = "uniform", site_order: Sequence[int] | None = None) -> "Lattice":
+    def for_target(
+        cls, target: SiteSpace, *, order: Order = "uniform", site_order: Sequence[int] | None = None
+    ) -> "Lattice":
         """Return the lattice that builds a target's objects.
 
         Raises:
@@ -121,10 +123,7 @@ class Lattice(DiscreteEnvironment):
         return place.to(self._state_dtype)
 
     def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
-        if self.order == "fixed":
-            open_sites = self._fixed_site(self.depth(states))
-        else:
-            open_sites = states == self._blank
+        open_sites = self._fixed_site(self.depth(states)) if self.order == "fixed" else states == self._blank
         return open_sites.repeat_interleave(self.num_values, -1)
 
     def backward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:

@@ -6,7 +6,7 @@ mode if the target knows its modes: a sampler that cannot leave it shows.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -79,7 +79,8 @@ def compare(
         seed: Any integer.
         init: Where all chains start; by default the best object of the target's first mode, or else what each
             kernel starts from.
-        max_seconds: Bound on the sampling seconds of the samplers after the first.
+        max_seconds: Bound on the sampling seconds of the samplers after the first, training not counted, where no
+            budget is given.
         num_threads: Torch threads during the runs; None leaves torch's setting alone.
         progress_bar: Whether to show progress.
         title: Title of the report; the target's name by default.
@@ -113,11 +114,14 @@ def compare(
         pair = find_pair(kernel)
         if pair is not None:
             evidence[name] = importance_log_z(pair, target, seed=seed, num_threads=num_threads)
-        if budget is None:
+        if budget is not None:
+            runs[name] = _sample_within(_left_by_training(kernel, budget), kernel, num_warmup, options)
+        elif not runs:
             runs[name] = sample(kernel, num_samples=num_samples, num_warmup=num_warmup, **options)
-            budget = Budget(runs[name].cost.target_calls, max_seconds)
         else:
-            runs[name] = _sample_within(kernel, budget, num_warmup, options)
+            spent = next(iter(runs.values())).cost.target_calls
+            left = replace(_left_by_training(kernel, Budget(spent)), seconds=max_seconds)
+            runs[name] = _sample_within(left, kernel, num_warmup, options)
     document = comparison_document(
         target, runs, evidence, title=title or target.name, start=start, command=command, num_threads=num_threads
     )
@@ -133,8 +137,8 @@ def find_pair(kernel: Kernel) -> ProposalPair | None:
     return next((pair for pair in found if pair is not None), None)
 
 
-def _sample_within(kernel: Kernel, budget: Budget, num_warmup: int, options: dict[str, Any]) -> Chains:
-    """Run a kernel for what training has left of a budget."""
+def _left_by_training(kernel: Kernel, budget: Budget) -> Budget:
+    """Return what training a kernel's pair has left of a budget."""
     spent = kernel.training_cost
     calls = None if budget.target_calls is None else budget.target_calls - spent.target_calls
     seconds = None if budget.seconds is None else budget.seconds - spent.seconds
@@ -143,12 +147,16 @@ def _sample_within(kernel: Kernel, budget: Budget, num_warmup: int, options: dic
             f"training {kernel.name} cost {spent.target_calls} target calls and {spent.seconds:.0f} s, more than the "
             "budget; raise it, or give a pair without its training cost"
         )
-    if calls is None:
+    return Budget(calls, seconds)
+
+
+def _sample_within(left: Budget, kernel: Kernel, num_warmup: int, options: dict[str, Any]) -> Chains:
+    """Run a kernel for as many steps as a budget of sampling allows."""
+    if left.target_calls is None:
         num_steps, thinning = _MAX_KEPT, 1
     else:
-        num_steps = max(1, calls // (options["num_chains"] * kernel.calls_per_step) - num_warmup)
+        num_steps = max(1, left.target_calls // (options["num_chains"] * kernel.calls_per_step) - num_warmup)
         thinning = -(-num_steps // _MAX_KEPT)
-    left = Budget(calls, seconds)
     return sample(
         kernel,
         num_samples=max(1, num_steps // thinning),

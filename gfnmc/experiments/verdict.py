@@ -29,7 +29,10 @@ def sampler_verdict(sampler: dict[str, Any]) -> tuple[str, str]:
             "themselves would tell."
         )
     if len(modes) > 1 and sampler["switches_per_1000_steps"] == 0.0:
-        return "stuck", "stuck: no chain ever changed between modes, so the weights of the modes are those of the starts."
+        return (
+            "stuck",
+            "stuck: no chain ever changed between modes, so the weights of the modes are those of the starts.",
+        )
     if worst["ess_bulk"] is None:
         return "unconverged", f"not converged: '{worst['statistic']}' never moved."
     if worst["r_hat"] is not None and float(worst["r_hat"]) > _MAX_R_HAT:
@@ -37,7 +40,10 @@ def sampler_verdict(sampler: dict[str, Any]) -> tuple[str, str]:
     if worst["ess_bulk"] < _MIN_ESS:
         return "unconverged", f"not converged: '{worst['statistic']}' has {worst['ess_bulk']:.0f} effective draws."
     found = f"found all {len(modes)} modes and " if modes else ""
-    return "ok", f"mixed: {found}has {worst['ess_bulk']:,.0f} effective draws of its worst statistic, '{worst['statistic']}'."
+    return (
+        "ok",
+        f"mixed: {found}has {worst['ess_bulk']:,.0f} effective draws of its worst statistic, '{worst['statistic']}'.",
+    )
 
 
 def verdict(samplers: Sequence[dict[str, Any]], exact_masses: Sequence[float]) -> list[str]:

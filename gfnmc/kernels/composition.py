@@ -48,8 +48,8 @@ class Cycle(Kernel):
         """From everywhere to everywhere if one kernel does; connected if one does while the others may stay put."""
         if any(kernel.reach is Reach.EVERYWHERE for kernel in self.kernels):
             return Reach.EVERYWHERE
-        for kernel in self.kernels:
-            others = [other for other in self.kernels if other is not kernel]
+        for place, kernel in enumerate(self.kernels):
+            others = self.kernels[:place] + self.kernels[place + 1 :]
             if kernel.reach is Reach.CONNECTED and all(other.may_stay for other in others):
                 return Reach.CONNECTED
         return Reach.PARTIAL

@@ -1,8 +1,10 @@
 """Independence Metropolis-Hastings: propose whole objects by P_F, whatever the chain's own object is.
 
-The ratio lives on paths: log A = log w(x', tau_+) - log w(x, tau_-) with log w = log R(x) + log P_B(tau|x) - log P_F(tau)
-and a fresh tau_- ~ P_B(.|x) each step. Where an object has one path, A is the textbook ratio and the relaxation time is
-max over x of pi(x) / P_F(x).
+The ratio lives on paths, with a fresh tau_- ~ P_B(.|x) at each step:
+
+    log A = log w(x', tau_+) - log w(x, tau_-),   log w(x, tau) = log R(x) + log P_B(tau|x) - log P_F(tau)
+
+Where an object has one path, A is the textbook ratio and the relaxation time is max over x of pi(x) / P_F(x).
 
 Reference: Liu 1996, "Metropolized independent sampling".
 """

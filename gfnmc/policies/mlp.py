@@ -13,6 +13,7 @@ sub-batches of one fixed size.
 """
 
 from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor

@@ -69,7 +69,9 @@ def joined(first: Path, second: Path) -> Path:
     padded = []
     for path in (first, second):
         where = place.clamp(max=path.actions.shape[1])
-        padded.append((path.states[:, where], torch.nn.functional.pad(path.actions, (0, length - path.actions.shape[1]))))
+        padded.append(
+            (path.states[:, where], torch.nn.functional.pad(path.actions, (0, length - path.actions.shape[1])))
+        )
     return Path(
         torch.cat([states for states, _ in padded]),
         torch.cat([actions for _, actions in padded]),

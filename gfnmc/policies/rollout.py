@@ -76,9 +76,7 @@ def walk_backward(
     return reversed_path(torch.stack(visited, 1), _stack_actions(undone, lengths), lengths, at_source, log_backward)
 
 
-def score_forward(
-    policy: DiscretePolicy, environment: DiscreteEnvironment, path: Path
-) -> Float64[Tensor, " batch"]:
+def score_forward(policy: DiscretePolicy, environment: DiscreteEnvironment, path: Path) -> Float64[Tensor, " batch"]:
     """Return log P_F of building each path's object from its start, the exit included, nats."""
     place = torch.arange(path.states.shape[1], device=path.lengths.device)
     if environment.exit_action is None:
@@ -88,9 +86,7 @@ def score_forward(
     return _sum_scores(policy, path, place <= path.lengths[:, None], torch.cat([actions, leaves], 1))
 
 
-def score_backward(
-    policy: DiscretePolicy, environment: DiscreteEnvironment, path: Path
-) -> Float64[Tensor, " batch"]:
+def score_backward(policy: DiscretePolicy, environment: DiscreteEnvironment, path: Path) -> Float64[Tensor, " batch"]:
     """Return log P_B of taking each path's object apart down to its start, nats."""
     place = torch.arange(path.states.shape[1], device=path.lengths.device)
     select = (place > 0) & (place <= path.lengths[:, None])
@@ -106,7 +102,8 @@ def _sum_scores(
     cache = policy.along(path.states, path.actions, select)
     scores = policy.score(cache, path.states[select], actions[decided])
     dense = torch.zeros(select.shape, dtype=torch.float64, device=scores.device)
-    return dense.masked_scatter(select, scores).sum(1)
+    # Added one after the other: `sum` pairs terms by the row's padding, which the longest row of the batch decides.
+    return dense.masked_scatter(select, scores).cumsum(1)[:, -1]
 
 
 def _where(rows: Bool[Tensor, " batch"], yes: Tensor, no: Tensor) -> Tensor:

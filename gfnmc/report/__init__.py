@@ -4,8 +4,8 @@ A report is made from the document that `gfnmc.experiments` produces and from no
 gives the same report later. matplotlib, jinja2 and rich load when they are first used.
 """
 
+from gfnmc.report.files import check_writable, save
 from gfnmc.report.html import render
-from gfnmc.report.save import check_writable, save
 from gfnmc.report.table import comparison_table, verdict_lines
 
 __all__ = ["check_writable", "comparison_table", "render", "save", "verdict_lines"]

@@ -147,7 +147,8 @@ class Chains:
         part = f"{os.fspath(path)}.part"
         try:
             tree = self._tree()
-            packed = {node.path: dict.fromkeys(node.data_vars, {"zlib": True, "complevel": 1}) for node in tree.subtree}
+            zipped = {"zlib": True, "complevel": 1}
+            packed = {node.path: {name: zipped for name in node.data_vars} for node in tree.subtree}
             tree.to_netcdf(part, engine="h5netcdf", encoding=packed)
             os.replace(part, path)
         except OSError as error:

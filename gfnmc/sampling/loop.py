@@ -129,7 +129,9 @@ class _Run:
         if tuple(init.shape) == event_shape:
             init = init.expand(self.num_chains, *event_shape)
         if init.shape[0] != self.num_chains:
-            raise ObjectError(f"init has {init.shape[0]} objects for {self.num_chains} chains; give one a chain, or one")
+            raise ObjectError(
+                f"init has {init.shape[0]} objects for {self.num_chains} chains; give one a chain, or one"
+            )
         self.state = self.kernel.init(init.clone())
         self.target_calls += self.num_chains
 
@@ -191,9 +193,8 @@ class _Run:
 
     def _is_spent(self) -> bool:
         calls, seconds = self.budget.target_calls, self.budget.seconds
-        # One more step costs at most what the dearest so far did; the average is a fair guess of it.
-        next_calls = self.target_calls / max(self.step, 1) if self.step else 0.0
-        over_calls = calls is not None and self.target_calls + next_calls > calls
+        most_of_a_step = self.kernel.calls_per_step * self.num_chains
+        over_calls = calls is not None and self.target_calls + most_of_a_step > calls
         return over_calls or (seconds is not None and time.perf_counter() - self.begun >= seconds)
 
 

@@ -18,21 +18,21 @@ class Progress(ABC):
     """Where long work says how far it is."""
 
     @abstractmethod
-    def update(self, done: float, **figures: float | str) -> None:
+    def update(self, done: int, **figures: float | str) -> None:
         """Report that `done` units of the total are done, with the figures worth showing."""
 
 
 class _Quiet(Progress):
-    def update(self, done: float, **figures: float | str) -> None:
+    def update(self, done: int, **figures: float | str) -> None:
         return
 
 
 class _Log(Progress):
-    def __init__(self, title: str, total: float) -> None:
+    def __init__(self, title: str, total: int) -> None:
         self._title, self._total = title, total
         self._last = time.monotonic()
 
-    def update(self, done: float, **figures: float | str) -> None:
+    def update(self, done: int, **figures: float | str) -> None:
         now = time.monotonic()
         if now - self._last >= _LOG_SECONDS or done >= self._total:
             self._last = now
@@ -44,7 +44,7 @@ class _Bar(Progress):
         self._bar, self._task = bar, task
         self._last = 0.0
 
-    def update(self, done: float, **figures: float | str) -> None:
+    def update(self, done: int, **figures: float | str) -> None:
         now = time.monotonic()
         if now - self._last >= _BAR_SECONDS:
             self._last = now
@@ -52,7 +52,7 @@ class _Bar(Progress):
 
 
 @contextmanager
-def progress(title: str, total: float, *, progress_bar: bool) -> Iterator[Progress]:
+def progress(title: str, total: int, *, progress_bar: bool) -> Iterator[Progress]:
     """Show the progress of a block of work.
 
     Args:

@@ -53,7 +53,9 @@ def write_checkpoint(path: FilePath, checkpoint: Checkpoint) -> None:
     Raises:
         StorageError: If the file cannot be written.
     """
-    header = {name: getattr(checkpoint, name) for name in ("target_name", "config", "seed", "step", "history", "num_added")}
+    header = {
+        name: getattr(checkpoint, name) for name in ("target_name", "config", "seed", "step", "history", "num_added")
+    }
     _write(path, _CHECKPOINT, header | {"cost": _cost_to_json(checkpoint.cost)}, checkpoint.tensors)
 
 
@@ -83,7 +85,9 @@ def save_pair(pair: GFlowNet, path: str | FilePath) -> None:
         "log_z": float(pair.log_z),
         "cost": _cost_to_json(pair.training_cost),
     }
-    tensors = {f"{name}.{key}": value for name, policy in policies.items() for key, value in policy.state_dict().items()}
+    tensors = {
+        f"{name}.{key}": value for name, policy in policies.items() for key, value in policy.state_dict().items()
+    }
     _write(FilePath(path), _PAIR, header, tensors)
 
 
@@ -98,8 +102,8 @@ def load_pair(path: str | FilePath, environment: DiscreteEnvironment) -> GFlowNe
     found = (type(environment).__name__, environment.num_actions)
     if found != (header["environment"], header["num_actions"]):
         raise OptionError(
-            f"{path} holds a pair for {header['environment']} with {header['num_actions']} actions, but the environment "
-            f"is {found[0]} with {found[1]}"
+            f"{path} holds a pair for {header['environment']} with {header['num_actions']} actions, but the "
+            f"environment is {found[0]} with {found[1]}"
         )
     policies = {}
     for direction in Direction:
@@ -109,7 +113,9 @@ def load_pair(path: str | FilePath, environment: DiscreteEnvironment) -> GFlowNe
         try:
             policy.load_state_dict(weights)
         except RuntimeError as error:
-            raise OptionError(f"the weights in {path} do not fit the {name} policy on this environment: {error}") from error
+            raise OptionError(
+                f"the weights in {path} do not fit the {name} policy on this environment: {error}"
+            ) from error
         policies[name] = policy
     cost = Cost(**header["cost"])
     return GFlowNet(policies["forward"], policies["backward"], log_z=header["log_z"], training_cost=cost).frozen()

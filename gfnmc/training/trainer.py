@@ -16,6 +16,7 @@ from torch import Tensor
 from gfnmc.core.cost import Cost
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.errors import OptionError, TrainingError
+from gfnmc.core.storage import check_writable
 from gfnmc.core.threads import thread_limit
 from gfnmc.environments.base import DiscreteEnvironment
 from gfnmc.objectives.trajectory_balance import trajectory_balance
@@ -129,9 +130,7 @@ class _Trainer:
         seed: int,
     ) -> None:
         if pair is None:
-            network = MLPPolicy(
-                environment, hidden_size=config.hidden_size, num_layers=config.num_layers, seed=seed
-            )
+            network = MLPPolicy(environment, hidden_size=config.hidden_size, num_layers=config.num_layers, seed=seed)
             pair = GFlowNet(network)
         elif pair.environment is not environment:
             raise OptionError("the pair acts on another environment object than the one to train on")
@@ -153,6 +152,8 @@ class _Trainer:
 
     def run(self, checkpoint: FilePath | None, progress_bar: bool) -> TrainingResult:
         config = self.config
+        if checkpoint is not None:
+            check_writable(checkpoint)
         with progress("training", config.num_steps, progress_bar=progress_bar) as shown:
             while self.step < config.num_steps:
                 begun = time.perf_counter()
@@ -191,7 +192,9 @@ class _Trainer:
         tensors = self._tensors()
         wrong = [name for name in tensors.keys() | saved.tensors.keys() if not _alike(name, tensors, saved.tensors)]
         if wrong:
-            raise OptionError(f"the checkpoint's {sorted(wrong)[0]} does not fit this pair; give the one it was made with")
+            raise OptionError(
+                f"the checkpoint's {sorted(wrong)[0]} does not fit this pair; give the one it was made with"
+            )
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(saved.tensors[name])
@@ -282,4 +285,9 @@ class _Trainer:
 
 
 def _alike(name: str, here: dict[str, Tensor], there: dict[str, Tensor]) -> bool:
-    return name in here and name in there and here[name].shape == there[name].shape and here[name].dtype == there[name].dtype
+    return (
+        name in here
+        and name in there
+        and here[name].shape == there[name].shape
+        and here[name].dtype == there[name].dtype
+    )
