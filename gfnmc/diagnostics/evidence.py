@@ -63,7 +63,7 @@ def importance_log_z(
     log_z = log_mean_exp(log_weights)
     relative = (log_weights - log_z).exp()
     standard_error = float(relative.std()) / math.sqrt(num_draws)
-    label = "conditional on the objects that P_F can make"
+    label = "conditional on the modes visited"
     return Evidence(log_z, standard_error, _k_hat(log_weights.numpy()), num_draws, label)
 
 

@@ -32,16 +32,16 @@ def acceptance_summary(record: Record) -> dict[str, float | dict[str, float]]:
         `no_reverse_move`.
     """
     reason = record.stats["reason"].numpy()
-    proposed = reason != Reason.LAZY
-    rate = record.stats["acceptance_rate"].numpy()
-    parts = {
-        name.removeprefix("acceptance_rate[").removesuffix("]"): float(value.numpy().mean())
-        for name, value in record.stats.items()
-        if name.startswith("acceptance_rate[")
-    }
+    parts = [name.removeprefix("reason[").removesuffix("]") for name in record.stats if name.startswith("reason[")]
     return {
-        "overall": float(rate[proposed].mean()) if proposed.any() else 0.0,
-        "parts": parts,
+        "overall": _mean_acceptance(record, ""),
+        "parts": {part: _mean_acceptance(record, f"[{part}]") for part in parts},
         "lazy": float((reason == Reason.LAZY).mean()),
         "no_reverse_move": float((reason == Reason.NO_REVERSE_MOVE).mean()),
     }
+
+
+def _mean_acceptance(record: Record, part: str) -> float:
+    proposed = record.stats[f"reason{part}"].numpy() != Reason.LAZY
+    rate = record.stats[f"acceptance_rate{part}"].numpy()
+    return float(rate[proposed].mean()) if proposed.any() else 0.0

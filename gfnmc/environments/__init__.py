@@ -2,11 +2,12 @@
 
 from gfnmc.environments.base import Direction, DiscreteEnvironment, Environment, TokenChange
 from gfnmc.environments.check import check_environment
-from gfnmc.environments.enumeration import StateGraph, enumerate_states
+from gfnmc.environments.enumeration import CompletePaths, StateGraph, enumerate_paths, enumerate_states
 from gfnmc.environments.hypergrid import HyperGrid
 from gfnmc.environments.lattice import Lattice
 
 __all__ = [
+    "CompletePaths",
     "Direction",
     "DiscreteEnvironment",
     "Environment",
@@ -15,5 +16,6 @@ __all__ = [
     "StateGraph",
     "TokenChange",
     "check_environment",
+    "enumerate_paths",
     "enumerate_states",
 ]

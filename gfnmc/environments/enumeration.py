@@ -6,6 +6,7 @@ each edge must be walkable in both directions.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int64, Shaped
@@ -81,6 +82,52 @@ def enumerate_states(environment: DiscreteEnvironment, *, max_states: int = 2**2
     child_ids = index.find(children)
     heights = _heights(environment, len(known), rows, child_ids)
     return StateGraph(environment, known, rows, actions, child_ids, heights, environment.is_terminal(known))
+
+
+class CompletePaths(NamedTuple):
+    """Every path from the source to a finished object.
+
+    Attributes:
+        states: Ids of the states along each path; after its end the last one repeats.
+        actions: The actions between them, the exit not counted; 0 after the end.
+        lengths: Actions of each path.
+    """
+
+    states: Int64[Tensor, "paths length_plus_1"]
+    actions: Int64[Tensor, "paths length"]
+    lengths: Int64[Tensor, " paths"]
+
+
+def enumerate_paths(graph: StateGraph, *, max_paths: int = 2**20) -> CompletePaths:
+    """List every path of a small environment.
+
+    Raises:
+        CapabilityError: If there are more than `max_paths` paths.
+    """
+    order = graph.parents.argsort(stable=True)
+    first = torch.searchsorted(graph.parents[order], torch.arange(graph.num_states + 1))
+    fan_out = first[1:] - first[:-1]
+    states = graph.index(graph.environment.source(1))[:, None]
+    actions = torch.zeros(1, 0, dtype=torch.int64)
+    finished: list[CompletePaths] = []
+    longest = int(graph.heights.max())
+    for length in range(longest + 1):
+        ends = graph.is_terminal[states[:, -1]]
+        finished.append(_padded(states[ends], actions[ends], length, longest))
+        row = torch.arange(len(states)).repeat_interleave(fan_out[states[:, -1]])
+        if len(row) + sum(len(paths.lengths) for paths in finished) > max_paths:
+            raise CapabilityError(f"{type(graph.environment).__name__} has more than {max_paths} paths")
+        offset = torch.arange(len(row)) - torch.searchsorted(row, row)
+        edge = order[first[states[row, -1]] + offset]
+        states = torch.cat([states[row], graph.children[edge][:, None]], 1)
+        actions = torch.cat([actions[row], graph.actions[edge][:, None]], 1)
+    return CompletePaths(*(torch.cat(pieces) for pieces in zip(*finished, strict=True)))
+
+
+def _padded(states: Tensor, actions: Tensor, length: int, longest: int) -> CompletePaths:
+    states = torch.cat([states, states[:, -1:].expand(-1, longest - length)], 1)
+    actions = torch.nn.functional.pad(actions, (0, longest - length))
+    return CompletePaths(states, actions, torch.full((len(states),), length))
 
 
 def _edges(environment: DiscreteEnvironment, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -43,15 +43,19 @@ def _in_reading_order(target: Target) -> DiscreteEnvironment:
     return Lattice.for_target(target, order="fixed")
 
 
+def _half_restarts(num_sites: int) -> BranchLaw:
+    """Return the law that restarts in half of the moves, which cross between modes, and else mends a part."""
+    return Table({**dict.fromkeys(range(1, num_sites), 1.0), num_sites: num_sites - 1.0})
+
+
 def _tf_binding(factor: str) -> Problem:
-    # Half of the moves restart: only these cross between clusters. The others mend a part of the sequence.
     return Problem(
         name=f"tfbind-{factor.lower()}",
         description=f"DNA 8-mers bound by the transcription factor {factor}, measured; exp(40 f), 65,536 objects",
         target=lambda: TFBinding(factor, beta=40.0),
         environment=_in_reading_order,
         training=TrainingConfig(num_steps=3_000, hidden_size=128, learning_rate=3e-3, anneal_until=0.6),
-        branch=Table({**dict.fromkeys(range(1, 8), 1.0), 8: 7.0}),
+        branch=_half_restarts(8),
     )
 
 
@@ -63,7 +67,7 @@ PROBLEMS: dict[str, Problem] = {
             name="hypergrid-8x8x8x8",
             description="hypergrid of 4 dimensions and side 8, R0 = 1e-3: 16 corner modes, 4,096 objects",
             target=lambda: HyperGridTarget(4, 8, r0=1e-3),
-            environment=lambda target: HyperGrid.for_target(target),
+            environment=HyperGrid.for_target,
             training=TrainingConfig(num_steps=1_500, hidden_size=128),
             branch=PrefixUniform(high=14),
         ),
@@ -73,6 +77,7 @@ PROBLEMS: dict[str, Problem] = {
             target=lambda: Ising((4, 4), coupling=0.7),
             environment=_in_reading_order,
             training=TrainingConfig(num_steps=1_500, hidden_size=128),
+            branch=_half_restarts(16),
         ),
     )
 }

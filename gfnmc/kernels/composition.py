@@ -110,7 +110,9 @@ class Mixture(Kernel):
 
     def step(self, draws: Draws, state: State) -> tuple[State, Info]:
         chosen = draws.role("mixture").shared_categorical(self._log_weights)
-        return self.kernels[chosen].step(draws.role(f"mixture{chosen}"), state)
+        state, info = self.kernels[chosen].step(draws.role(f"mixture{chosen}"), state)
+        # Which parts report would change from step to step, and a record has a value at every draw.
+        return state, info._replace(parts={})
 
 
 def _checked(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:

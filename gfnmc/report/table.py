@@ -21,6 +21,8 @@ STATUS_WORDS = {"ok": "ok", "stuck": "stuck", "unconverged": "not converged"}
 
 # With more modes than this the main table shows the first ones and the sum of the rest.
 _MOST_MODES = 8
+# With more numbers of steps taken back than this the main table shows them in ranges.
+_MOST_BACK_STEPS = 8
 _STATUS_STYLES = {"ok": "bold green", "stuck": "bold red", "unconverged": "bold yellow"}
 
 Document = Mapping[str, Any]
@@ -251,9 +253,29 @@ def _movement_rows(samplers: list[Sampler]) -> Iterable[Row]:
     yield _row("acceptance", samplers, lambda s: fmt.percent(s["acceptance"]["overall"]))
     for part in _union(part for sampler in samplers for part in sampler["acceptance"]["parts"]):
         yield _row(part, samplers, lambda s, p=part: fmt.percent(s["acceptance"]["parts"].get(p)), is_part=True)
+    yield from _back_step_rows(samplers)
     for key, label in (("lazy", "lazy steps"), ("no_reverse_move", "no reverse move")):
         if any(sampler["acceptance"][key] for sampler in samplers):
             yield _row(label, samplers, lambda s, k=key: fmt.percent(s["acceptance"][k]), is_part=True)
+
+
+def _back_step_rows(samplers: list[Sampler]) -> Iterable[Row]:
+    """Yield the acceptance by number of steps taken back, in ranges where there are many."""
+    counts = {row["num_back_steps"] for sampler in samplers for row in sampler["acceptance"]["by_num_back_steps"]}
+    steps = sorted(counts)
+    size = -(-len(steps) // _MOST_BACK_STEPS)
+    for start in range(0, len(steps), max(size, 1)):
+        low, high = steps[start], steps[min(start + size, len(steps)) - 1]
+        label = f"{low} step{'' if low == 1 else 's'} back" if low == high else f"{low} to {high} steps back"
+        yield _row(label, samplers, lambda s, a=low, b=high: _pooled_acceptance(s, a, b), is_part=True)
+
+
+def _pooled_acceptance(sampler: Sampler, low: int, high: int) -> str:
+    rows = [row for row in sampler["acceptance"]["by_num_back_steps"] if low <= row["num_back_steps"] <= high]
+    proposals = sum(row["proposals"] for row in rows)
+    if not proposals:
+        return fmt.DASH
+    return fmt.percent(sum(row["proposals"] * row["acceptance"] for row in rows) / proposals)
 
 
 def _ess_rows(samplers: list[Sampler]) -> Iterable[Row]:

@@ -29,7 +29,7 @@ class Record:
         log_prob: Their log-densities, nats.
         stats: What `Info` says at each kept draw, by name; `target_calls` and `policy_calls` are summed over the
             steps since the draw before. The acceptance of each kernel of a cycle is under
-            `acceptance_rate[name]`.
+            `acceptance_rate[name]`, and its `Reason` under `reason[name]`.
         seconds: Seconds from the start of sampling to each draw.
     """
 

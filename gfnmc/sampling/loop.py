@@ -243,4 +243,5 @@ def _stats(info: Info) -> dict[str, Any]:
     }
     for name, part in info.parts.items():
         stats[f"acceptance_rate[{name}]"] = part.acceptance_rate
+        stats[f"reason[{name}]"] = part.reason
     return stats

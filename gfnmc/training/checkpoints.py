@@ -82,7 +82,7 @@ def save_pair(pair: GFlowNet, path: str | FilePath) -> None:
         "policies": {name: _describe(policy) for name, policy in policies.items()},
         "environment": type(pair.environment).__name__,
         "num_actions": pair.environment.num_actions,
-        "log_z": float(pair.log_z),
+        "log_z": pair.log_z.item(),
         "cost": _cost_to_json(pair.training_cost),
     }
     tensors = {

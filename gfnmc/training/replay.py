@@ -50,7 +50,11 @@ class ReplayBuffer:
 
     def sample(self, draws: Draws, power: float) -> tuple[Shaped[Tensor, "rows *event"], Float64[Tensor, " rows"]]:
         """Return one object for each row of `draws` and its log-reward, in proportion to its reward to `power`."""
-        chosen = draws.categorical((power * self.log_reward[: len(self)]).log_softmax(0))
+        log_reward = self.log_reward[: len(self)]
+        # Impossible objects stay out at every power (0 times -inf is no number), unless nothing else is held.
+        is_possible = log_reward > -torch.inf
+        log_weights = torch.where(is_possible, power * log_reward, -torch.inf if is_possible.any() else 0.0)
+        chosen = draws.categorical(log_weights.log_softmax(0))
         return self.objects[chosen], self.log_reward[chosen]
 
 
