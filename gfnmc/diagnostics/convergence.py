@@ -54,12 +54,9 @@ def convergence(draws: Shaped[np.ndarray, "chains draws"]) -> Convergence:
         r_hat = float(stats.rhat(values[chosen], chain_axis=0, draw_axis=1, method="rank"))
     if np.all(np.ptp(values, axis=1) == 0.0):
         r_hat = math.inf
-    return Convergence(mean, float(values.std()) / math.sqrt(ess_mean), ess_bulk, _finite(ess_tail), _number(r_hat))
+    mcse = float(values.std()) / math.sqrt(ess_mean) if ess_mean > 0.0 else math.nan
+    return Convergence(mean, _finite(mcse), _finite(ess_bulk), _finite(ess_tail), None if math.isnan(r_hat) else r_hat)
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
