@@ -6,12 +6,16 @@ Exit codes: 0 all is well, 1 the work was done but the diagnostics say no, 2 bad
 import logging
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gfnmc.core.errors import GfnmcError
+
+if TYPE_CHECKING:
+    from gfnmc.sampling import Chains
 
 _TARGET = click.argument("target", metavar="TARGET")
 _AT_LEAST_ONE = click.IntRange(min=1)
@@ -240,30 +244,41 @@ def compare(
         config = _training_config(problem, steps)
         shown: dict[str, Any] = {"num_threads": threads, "progress_bar": not quiet}
         pair = train_pair(environment, energy, config=config, seed=seed, **shown).pair
-    comparison = compare_kernels(
-        {"hybrid": problem.hybrid(pair, energy), "random walk": RandomWalk(environment, energy)},
-        energy,
-        num_chains=num_chains,
-        num_samples=num_samples,
-        num_warmup=num_warmup,
-        seed=seed,
-        max_seconds=max_seconds,
-        num_threads=threads,
-        progress_bar=not quiet,
-        title=problem.name,
-        command=shlex.join(["gfnmc", *sys.argv[1:]]),
-    )
+    try:
+        comparison = compare_kernels(
+            {"hybrid": problem.hybrid(pair, energy), "random walk": RandomWalk(environment, energy)},
+            energy,
+            num_chains=num_chains,
+            num_samples=num_samples,
+            num_warmup=num_warmup,
+            seed=seed,
+            max_seconds=max_seconds,
+            num_threads=threads,
+            progress_bar=not quiet,
+            title=problem.name,
+            command=shlex.join(["gfnmc", *sys.argv[1:]]),
+        )
+    except BaseException as error:
+        if report is not None:
+            _save_chains(getattr(error, "runs", None) or {}, report)
+        raise
     _show(comparison)
     for path in (report, json_file):
         if path is not None:
             comparison.save(path)
             click.echo(f"wrote {path}")
     if report is not None:
-        for name, chains in comparison.chains.items():
+        _save_chains(comparison.chains, report)
+    ctx.exit(0 if comparison.document["samplers"][0]["status"] == "ok" else 1)
+
+
+def _save_chains(runs: Mapping[str, "Chains"], report: Path) -> None:
+    """Write the draws of each sampler beside the report."""
+    for name, chains in runs.items():
+        if chains.num_samples:
             path = report.with_suffix(f".{name.replace(' ', '-')}.nc")
             chains.save(path)
             click.echo(f"wrote {path}")
-    ctx.exit(0 if comparison.document["samplers"][0]["status"] == "ok" else 1)
 
 
 def _training_config(problem: Any, steps: int | None) -> Any:

@@ -12,9 +12,11 @@ class GfnmcError(Exception):
 
     Attributes:
         chains: The draws finished before the error, where sampling had begun; else None.
+        runs: In a comparison, the draws that each sampler finished before the error, by name; else None.
     """
 
     chains: Any = None
+    runs: Any = None
 
 
 class OptionError(GfnmcError, ValueError):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from gfnmc.core.draws import PhiloxDraws
+from gfnmc.core.errors import OptionError
 from gfnmc.core.numerics import log_mean_exp
 from gfnmc.core.threads import thread_limit
 from gfnmc.diagnostics.arviz import array_stats
@@ -53,7 +54,12 @@ def importance_log_z(
         num_draws: Paths drawn by P_F.
         seed: Any integer.
         num_threads: Torch threads during the work; None leaves torch's setting alone.
+
+    Raises:
+        OptionError: If there are fewer than two draws, which have no standard error.
     """
+    if num_draws < 2:
+        raise OptionError(f"num_draws is {num_draws}; it must be at least 2")
     draws = PhiloxDraws(seed, "evidence", num_draws)
     with thread_limit(num_threads), torch.no_grad():
         path = pair.sample_forward(pair.environment.source(num_draws), draws)
@@ -70,7 +76,9 @@ def importance_log_z(
 def _k_hat(log_weights: np.ndarray) -> float | None:
     try:
         # psislw takes log-likelihoods: it smooths their negatives.
-        return float(array_stats().psislw(-log_weights[np.isfinite(log_weights)])[1])
-    except ValueError:
-        # Repeated discrete weights may leave a tail without two different values.
+        with np.errstate(divide="raise", invalid="raise"):
+            return float(array_stats().psislw(-log_weights[np.isfinite(log_weights)])[1])
+    except (ValueError, IndexError, FloatingPointError):
+        # Weights of discrete objects repeat: the tail may have no two different values, or a first quarter without. Of
+        # fewer than five weights there is no tail.
         return None

@@ -72,7 +72,7 @@ def compare(
             cost.
         target: What they sample.
         budget: What each sampler may spend, training included. By default the first one runs `num_samples` and the
-            others may spend as many target calls as it did, training included.
+            others may spend as many target calls as it did, training and the estimate of log Z included.
         num_chains: Chains of each sampler.
         num_samples: Kept draws a chain of the first sampler, where no budget is given.
         num_warmup: Steps before the first kept draw.
@@ -88,44 +88,79 @@ def compare(
 
     Raises:
         OptionError: If there are no kernels, or one samples another target, or the budget is spent by training.
+        NonFiniteEnergyError: If the target returns NaN or +inf. As with any error on the way, the draws that the
+            samplers finished by then are in its attribute `runs`, by name.
     """
     if not kernels:
         raise OptionError("there is nothing to compare: give at least one kernel")
     for name, kernel in kernels.items():
         if kernel.target is not target:
             raise OptionError(f"{name!r} samples another target object than the one to compare on")
-    modes = target.modes()
-    start = "each sampler's own start"
-    if init is not None:
-        start = "the objects given"
-    elif modes is not None:
-        init = modes.examples[0]
-        start = f"all chains at one object of {modes.names[0]}"
-    runs: dict[str, Chains] = {}
-    evidence: dict[str, Evidence] = {}
+    init, start = _start(target, init)
     options: dict[str, Any] = {
         "num_chains": num_chains,
+        "num_warmup": num_warmup,
         "seed": seed,
         "init": init,
         "num_threads": num_threads,
         "progress_bar": progress_bar,
     }
+    runs: dict[str, Chains] = {}
+    evidence: dict[str, Evidence] = {}
     for name, kernel in kernels.items():
-        pair = find_pair(kernel)
-        if pair is not None:
-            evidence[name] = importance_log_z(pair, target, seed=seed, num_threads=num_threads)
-        if budget is not None:
-            runs[name] = _sample_within(_left_by_training(kernel, budget), kernel, num_warmup, options)
-        elif not runs:
-            runs[name] = sample(kernel, num_samples=num_samples, num_warmup=num_warmup, **options)
-        else:
-            spent = next(iter(runs.values())).cost.target_calls
-            left = replace(_left_by_training(kernel, Budget(spent)), seconds=max_seconds)
-            runs[name] = _sample_within(left, kernel, num_warmup, options)
+        try:
+            pair = find_pair(kernel)
+            if pair is not None:
+                evidence[name] = importance_log_z(pair, target, seed=seed, num_threads=num_threads)
+            if budget is not None:
+                runs[name] = _sample_within(_left_by_training(kernel, budget), kernel, options)
+            elif not runs:
+                runs[name] = sample(kernel, num_samples=num_samples, **options)
+            else:
+                left = _left_by_training(kernel, Budget(_calls_of_first(runs, evidence)))
+                runs[name] = _sample_within(replace(left, seconds=max_seconds), kernel, options)
+        except BaseException as error:
+            _attach(error, name, runs)
+            raise
     document = comparison_document(
         target, runs, evidence, title=title or target.name, start=start, command=command, num_threads=num_threads
     )
     return Comparison(target, runs, document)
+
+
+def find_pair(kernel: Kernel) -> ProposalPair | None:
+    """Return the pair that a kernel, or a part of it, proposes with."""
+    pair = getattr(kernel, "pair", None)
+    if pair is not None:
+        return pair
+    found = (find_pair(part) for part in getattr(kernel, "kernels", ()))
+    return next((pair for pair in found if pair is not None), None)
+
+
+def _start(target: Target, init: Tensor | None) -> tuple[Tensor | None, str]:
+    """Return where all chains start, None for each kernel's own way, and the same in words."""
+    if init is not None:
+        return init, "the objects given"
+    modes = target.modes()
+    if modes is None:
+        return None, "each sampler's own start"
+    return modes.examples[0], f"all chains at one object of {modes.names[0]}"
+
+
+def _calls_of_first(runs: dict[str, Chains], evidence: dict[str, Evidence]) -> int:
+    """Return the target calls of the first sampler: training, chains and the estimate of log Z."""
+    first = next(iter(runs))
+    return runs[first].cost.target_calls + (evidence[first].num_draws if first in evidence else 0)
+
+
+def _attach(error: BaseException, name: str, runs: dict[str, Chains]) -> None:
+    """Keep the draws of every sampler, the one that failed included, with an error."""
+    unfinished = getattr(error, "chains", None)
+    kept = runs if unfinished is None else {**runs, name: unfinished}
+    error.runs = kept  # type: ignore[attr-defined]
+    error.add_note(
+        f"while sampling {name!r}; the finished draws of {len(kept)} samplers are kept in this error's `runs`"
+    )
 
 
 def find_pair(kernel: Kernel) -> ProposalPair | None:
@@ -150,17 +185,17 @@ def _left_by_training(kernel: Kernel, budget: Budget) -> Budget:
     return Budget(calls, seconds)
 
 
-def _sample_within(left: Budget, kernel: Kernel, num_warmup: int, options: dict[str, Any]) -> Chains:
+def _sample_within(left: Budget, kernel: Kernel, options: dict[str, Any]) -> Chains:
     """Run a kernel for as many steps as a budget of sampling allows."""
     if left.target_calls is None:
         num_steps, thinning = _MAX_KEPT, 1
     else:
-        num_steps = max(1, left.target_calls // (options["num_chains"] * kernel.calls_per_step) - num_warmup)
+        calls_per_round = options["num_chains"] * kernel.calls_per_step
+        num_steps = max(1, left.target_calls // calls_per_round - options["num_warmup"])
         thinning = -(-num_steps // _MAX_KEPT)
     return sample(
         kernel,
         num_samples=max(1, num_steps // thinning),
-        num_warmup=num_warmup,
         thinning=thinning,
         budget=left,
         **options,

@@ -222,6 +222,7 @@ def _log_z(evidence: Evidence | None, exact: ExactSolution | None) -> Document |
         "exact": None if exact is None else exact.log_z,
         "k_hat": evidence.k_hat,
         "label": evidence.label,
+        "target_calls": evidence.num_draws,
     }
 
 

@@ -158,7 +158,7 @@ class Chains:
                 os.unlink(part)
 
     def _posterior(self, record: Record) -> dict[str, np.ndarray]:
-        variables = {"x": record.position.numpy()}
+        variables = {"x": _without_bool(record.position.numpy())}
         mode = self.mode_ids(record)
         if mode is not None:
             num_modes = len(self.target.modes() or ())
@@ -166,8 +166,7 @@ class Chains:
         return variables
 
     def _sample_stats(self, record: Record) -> dict[str, np.ndarray]:
-        stats = {name: value.numpy() for name, value in record.stats.items()}
-        stats = {name: value.astype(np.int8) if value.dtype == bool else value for name, value in stats.items()}
+        stats = {name: _without_bool(value.numpy()) for name, value in record.stats.items()}
         mode = self.mode_ids(record)
         if mode is not None:
             stats["mode_id"] = mode.astype(np.int32)
@@ -180,7 +179,8 @@ class Chains:
             "target": self.target.name,
             "kernel": self.kernel_name,
             "log_density": "unnormalised, nats",
-            "seed": self.seed,
+            # A file holds integers of 64 bits.
+            "seed": self.seed if -(2**63) <= self.seed < 2**63 else str(self.seed),
             "thinning": self.thinning,
             "sampling_time": self.sampling_cost.seconds,
             "training_cost": json.dumps(_as_dict(self.training_cost)),
@@ -188,7 +188,12 @@ class Chains:
         }
 
 
-def _as_dict(cost: Cost) -> dict[str, float]:
+def _without_bool(values: np.ndarray) -> np.ndarray:
+    """Return truth values as 0 and 1, for files know no others."""
+    return values.astype(np.int8) if values.dtype == bool else values
+
+
+def _as_dict(cost: Cost) -> dict[str, int | float]:
     return {"target_calls": cost.target_calls, "policy_calls": cost.policy_calls, "seconds": cost.seconds}
 
 

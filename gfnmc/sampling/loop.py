@@ -128,10 +128,9 @@ class _Run:
         event_shape = tuple(self.kernel.target.event_shape)
         if tuple(init.shape) == event_shape:
             init = init.expand(self.num_chains, *event_shape)
-        if init.shape[0] != self.num_chains:
-            raise ObjectError(
-                f"init has {init.shape[0]} objects for {self.num_chains} chains; give one a chain, or one"
-            )
+        if init.dim() == 0 or init.shape[0] != self.num_chains:
+            given = "no batch of objects" if init.dim() == 0 else f"{init.shape[0]} objects"
+            raise ObjectError(f"init has {given} for {self.num_chains} chains; give one a chain, or one")
         self.state = self.kernel.init(init.clone())
         self.target_calls += self.num_chains
 
@@ -144,7 +143,8 @@ class _Run:
                 self.step += 1
                 accepted += float(info.is_accepted.double().mean())
                 shown.update(self.step, acceptance=accepted / self.step)
-            shown.update(total)
+            if self.step < total:
+                shown.update(total)
 
     def chains(self) -> Chains:
         if not self.samples.seconds:

@@ -42,7 +42,7 @@ class Checkpoint:
     seed: int
     step: int
     cost: Cost
-    history: dict[str, list[float]]
+    history: dict[str, list[int | float]]
     num_added: int
     tensors: dict[str, Tensor]
 
@@ -137,7 +137,7 @@ def _build(description: dict[str, Any], environment: DiscreteEnvironment, direct
     return MLPPolicy(environment, direction, dtype=_DTYPES[description["dtype"]], **sizes)
 
 
-def _cost_to_json(cost: Cost) -> dict[str, float]:
+def _cost_to_json(cost: Cost) -> dict[str, int | float]:
     return {"target_calls": cost.target_calls, "policy_calls": cost.policy_calls, "seconds": cost.seconds}
 
 

@@ -50,6 +50,12 @@ class TrainingConfig:
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            wanted = int if field.type is int else int | float
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                kind = "an integer" if field.type is int else "a number"
+                raise OptionError(f"{field.name} is {value!r}; it must be {kind}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if not value >= least:
@@ -57,6 +63,8 @@ class TrainingConfig:
         for name in ("lr_decay_from", "anneal_until", "epsilon"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.epsilon == 1.0:
+            raise OptionError("epsilon is 1; it must be below 1, or nothing is drawn by P_F itself")
         for name in ("learning_rate", "log_z_learning_rate", "max_grad_norm", "log_reward_range"):
             if not getattr(self, name) > 0.0:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be positive")

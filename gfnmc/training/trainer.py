@@ -43,7 +43,7 @@ class TrainingResult:
     """
 
     pair: GFlowNet
-    history: dict[str, list[float]]
+    history: dict[str, list[int | float]]
     cost: Cost
 
 
@@ -134,6 +134,8 @@ class _Trainer:
             pair = GFlowNet(network)
         elif pair.environment is not environment:
             raise OptionError("the pair acts on another environment object than the one to train on")
+        elif not pair.log_z.requires_grad:
+            raise OptionError("the pair is frozen, as trained and loaded pairs are; give one that can learn")
         self.pair = pair
         self.environment = environment
         self.target = target
@@ -148,7 +150,7 @@ class _Trainer:
         self.buffer = ReplayBuffer(config.buffer_size, tuple(target.event_shape), target.dtype)
         self.step = 0
         self.cost = pair.training_cost
-        self.history: dict[str, list[float]] = {"step": [], "loss": [], "log_z": [], "reward_power": []}
+        self.history: dict[str, list[int | float]] = {"step": [], "loss": [], "log_z": [], "reward_power": []}
 
     def run(self, checkpoint: FilePath | None, progress_bar: bool) -> TrainingResult:
         config = self.config
@@ -208,7 +210,7 @@ class _Trainer:
         config = self.config
         power = self._reward_power()
         path, log_reward = self._paths(power)
-        log_reward = power * log_reward.clamp(min=float(log_reward.max()) - config.log_reward_range)
+        log_reward = power * log_reward.clamp(min=self._best_log_reward() - config.log_reward_range)
         log_forward = self.pair.log_forward(path)
         log_backward = self.pair.log_backward(path)
         if self.step == 0:
@@ -224,8 +226,8 @@ class _Trainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_([*self.weights, self.pair.log_z], config.max_grad_norm)
         self.optimizer.step()
-        decisions = int(path.lengths.sum()) * 2
-        return float(loss.detach()), config.batch_size, decisions + int(path.lengths[: config.batch_size].sum())
+        # Each state of a path is met by the walk that made it and by the scores of P_F and P_B.
+        return float(loss.detach()), config.batch_size, 3 * int(path.lengths.sum())
 
     def _paths(self, power: float) -> tuple[Path, Tensor]:
         """Return new paths by P_F, and paths by P_B of remembered objects, with their log-rewards."""
@@ -244,6 +246,15 @@ class _Trainer:
         finished = self.environment.states(remembered)
         back = walk_backward(self.pair.backward, self.environment, finished, None, again.role("backward"))
         return joined(path, back), torch.cat([log_reward, its_log_reward])
+
+    def _best_log_reward(self) -> float:
+        best = float(self.buffer.log_reward[: len(self.buffer)].max())
+        if best == -math.inf:
+            raise TrainingError(
+                f"in {self.step + 1} training steps P_F has made no object of positive density; forbid impossible "
+                "objects by the environment's masks, or give a pair that can make possible ones"
+            )
+        return best
 
     def _reward_power(self) -> float:
         until = self.config.anneal_until * self.config.num_steps
