@@ -25,7 +25,7 @@ def total_variation(index: Int64[Tensor, " draws"], log_pmf: Float64[Tensor, " o
     return 0.5 * float(np.abs(counts / counts.sum() - log_pmf.exp().numpy()).sum())
 
 
-def iid_total_variation(log_pmf: Float64[Tensor, " objects"], num_draws: float) -> float:
+def iid_total_variation(log_pmf: Float64[Tensor, " objects"], num_draws: int | float) -> float:
     """Return the expected total variation of independent draws from the law itself.
 
     Args:

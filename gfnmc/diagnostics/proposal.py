@@ -6,7 +6,7 @@ from gfnmc.kernels.base import Reason
 from gfnmc.sampling.chains import Record
 
 
-def acceptance_by_back_steps(record: Record) -> list[dict[str, float]]:
+def acceptance_by_back_steps(record: Record) -> list[dict[str, int | float]]:
     """Return, for each number of steps taken back, how many proposals there were and how many were accepted.
 
     Lazy steps propose nothing and are left out. Empty for a kernel that takes nothing apart.

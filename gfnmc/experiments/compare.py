@@ -157,19 +157,9 @@ def _attach(error: BaseException, name: str, runs: dict[str, Chains]) -> None:
     """Keep the draws of every sampler, the one that failed included, with an error."""
     unfinished = getattr(error, "chains", None)
     kept = runs if unfinished is None else {**runs, name: unfinished}
-    error.runs = kept  # type: ignore[attr-defined]
-    error.add_note(
-        f"while sampling {name!r}; the finished draws of {len(kept)} samplers are kept in this error's `runs`"
-    )
-
-
-def find_pair(kernel: Kernel) -> ProposalPair | None:
-    """Return the pair that a kernel, or a part of it, proposes with."""
-    pair = getattr(kernel, "pair", None)
-    if pair is not None:
-        return pair
-    found = (find_pair(part) for part in getattr(kernel, "kernels", ()))
-    return next((pair for pair in found if pair is not None), None)
+    if kept:
+        error.runs = kept  # type: ignore[attr-defined]
+        error.add_note(f"the draws that {', '.join(kept)} finished by then are kept in this error's `runs`")
 
 
 def _left_by_training(kernel: Kernel, budget: Budget) -> Budget:
