@@ -154,7 +154,9 @@ def _statistics(chains: Chains, exact: ExactSolution | None) -> list[Document]:
 
 def _expectation(name: str, exact: ExactSolution) -> float | None:
     if name == "log_prob" and exact.log_pmf is not None:
-        return float(exact.log_pmf.exp() @ exact.log_pmf) + exact.log_z
+        # Impossible objects have no part in the mean; 0 times -inf would be NaN.
+        possible = exact.log_pmf[exact.log_pmf > -math.inf]
+        return float(possible.exp() @ possible) + exact.log_z
     value = exact.expectations.get(name)
     # A sum that is zero by symmetry comes out as rounding noise.
     return 0.0 if value is not None and abs(value) < 1e-12 else value

@@ -1,5 +1,6 @@
 """Tiny environments, branch laws, pairs and targets whose every combination is proved by enumeration."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -242,6 +243,7 @@ def solved_pair(graph: StateGraph, target: TableTarget, backward: DiscretePolicy
     return GFlowNet(forward, backward, log_z=log_z)
 
 
+@functools.cache
 def graph_of(name: str) -> StateGraph:
     """The enumerated environment of a name."""
     return enumerate_states(ENVIRONMENTS[name]())
