@@ -1,15 +1,17 @@
-"""Branch laws: how far a proposal takes an object apart before it is rebuilt (MATH.md, "The branch law b").
+"""Branch laws: how far a proposal takes an object apart before it is rebuilt.
 
 A *suffix law* draws the number K of actions to undo, counted back from the object, and stops at the source all the
 same. Given K the branch state s_m at k steps back has
 
     b = P(K = k)   where s_m is not the source,     b = P(K >= k)   where it is,
 
-which is the hazard form of MATH.md with h(k) = P(K = k) / P(K >= k). Objects of different length have different b,
-so it belongs in the acceptance ratio.
+or, as a hazard, after k steps the walk stops with probability h(k) = P(K = k) / P(K >= k). Objects of different length
+have different b, so it belongs in the acceptance ratio.
 
 A *prefix law* draws the depth m of the branch state, counted from the source. It depends only on the part that
 both paths share and cancels. Where m exceeds the path, the chain stays (a lazy step).
+
+What to choose, and why: docs/explanation/branch-laws.md.
 """
 
 import math

@@ -6,7 +6,7 @@ probability min(1, A),
     A = [ R(x') P_B(tau_+|x') b(s|x') P_F(tau_-|s) ] / [ R(x) P_B(tau_-|x) b(s|x) P_F(tau_+|s) ]
 
 with b the branch law. With a fully trained pair and a prefix law, or fixed length, A = 1 always. Derivation, and why
-b cannot be left out: MATH.md. Proof by enumeration: tests/exact/.
+b cannot be left out: docs/explanation/branch-laws.md. Proof by enumeration: tests/exact/.
 
 Reference: Zhang et al. 2022 (2202.01361), the back-and-forth proposal.
 """

@@ -7,9 +7,9 @@
 A step changes a few tokens, so `pre += E[added] - E[removed]`. Where the environment fixes or draws the position
 that an action fills, only the head rows of that position are used.
 
-A frozen float32 policy must give a state the same logits however it was reached (MATH.md, "Numbers"): its
-embeddings are rounded to a grid on which float32 sums are exact in any order, and its matrix products run in
-sub-batches of one fixed size.
+A frozen float32 policy must give a state the same logits however it was reached (docs/explanation/architecture.md,
+"Numbers"): its embeddings are rounded to a grid on which float32 sums are exact in any order, and its matrix products
+run in sub-batches of one fixed size.
 """
 
 from collections.abc import Callable

@@ -194,7 +194,7 @@ def test_a_mixture_applies_one_kernel_to_all_chains() -> None:
     draws = PhiloxDraws(5, "run", 8)
     state = mixture.init(torch.ones(8, 2, dtype=torch.int64))
     chosen = []
-    for step in range(200):
+    for step in range(150):
         _, info = mixture.step(draws.at(step), state)
         is_suffix = info.policy_calls > 0
         assert is_suffix.all() or not is_suffix.any()

@@ -91,7 +91,7 @@ def test_an_updated_cache_is_the_recomputed_one(environment: DiscreteEnvironment
 
 def test_a_frozen_float32_cache_is_recomputed_to_the_bit(environment: DiscreteEnvironment) -> None:
     states = environment.source(20)
-    moves = wander(environment, 20, 2_000 if isinstance(environment, Lattice) else 500, seed=5)
+    moves = wander(environment, 20, 800 if isinstance(environment, Lattice) else 400, seed=5)
     for *_, after, rows in moves:
         states[rows] = after
     for frozen in (True, False):
