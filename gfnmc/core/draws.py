@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
+from gfnmc.core.errors import PolicyError
+
 TILE = 256
 
 
@@ -49,6 +51,9 @@ class Draws(ABC):
             log_probs: Normalised log-probabilities in nats, `(rows, n)`, or `(n,)` for one law that all rows
                 share. An index with log-probability -inf is never drawn.
             active: Rows that decide. Rows that do not may hold anything, even no allowed index.
+
+        Raises:
+            PolicyError: If a row that decides has no index of positive probability, or NaN.
         """
 
     @abstractmethod
@@ -116,7 +121,15 @@ class PhiloxDraws(Draws):
             chosen = torch.searchsorted(cdf, threshold, right=True)
         else:
             chosen = torch.searchsorted(cdf, threshold[:, None], right=True)[:, 0]
-        return chosen if active is None else torch.where(active, chosen, 0)
+        chosen = chosen if active is None else torch.where(active, chosen, 0)
+        if (chosen == log_probs.shape[-1]).any():
+            row = int((chosen == log_probs.shape[-1]).nonzero()[0, 0])
+            law = log_probs if log_probs.dim() == 1 else log_probs[row]
+            raise PolicyError(
+                f"row {row} has nothing to choose from: its log-probabilities are {law.tolist()}; a mask that allows no "
+                "action, or weights that are not finite"
+            )
+        return chosen
 
     def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         chosen = self._uniforms() < log_probs.exp()

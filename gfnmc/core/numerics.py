@@ -19,7 +19,7 @@ def masked_log_softmax(
     The law is `(1 - epsilon) softmax(logits / temperature) + epsilon uniform`, over the allowed actions.
 
     Args:
-        logits: Scores, any float dtype; -inf forbids an action as a False in the mask does.
+        logits: Scores, any float dtype; -inf gives an action probability zero, before `epsilon` is mixed in.
         mask: True where an action is allowed. None allows all.
         temperature: Divides the logits; above 1 flattens.
         epsilon: Weight of the uniform law over allowed actions, in [0, 1).
@@ -35,7 +35,7 @@ def masked_log_softmax(
     log_probs = log_probs.masked_fill(scores == -math.inf, -math.inf)
     if epsilon == 0.0:
         return log_probs
-    allowed = scores > -math.inf if mask is None else mask
+    allowed = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
     log_uniform = -allowed.sum(-1, keepdim=True).to(torch.float64).log()
     mixed = torch.logaddexp(log_probs + math.log1p(-epsilon), log_uniform + math.log(epsilon))
     return mixed.masked_fill(~allowed, -math.inf)

@@ -10,7 +10,7 @@ the action is not allowed they may return anything but must not raise.
 import math
 from abc import ABC, abstractmethod
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
@@ -107,6 +107,13 @@ class DiscreteEnvironment(Environment):
     changes_connect: bool = False
     rebuild_connects: int | None = None
     positions: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain data that tells this environment from others; a saved pair loads only where it agrees.
+
+        Add to it what your constructor takes.
+        """
+        return {"name": type(self).__name__, "num_actions": self.num_actions, "max_depth": self.max_depth}
 
     @abstractmethod
     def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:

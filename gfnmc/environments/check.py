@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gfnmc.core.draws import PhiloxDraws
-from gfnmc.core.errors import EnvironmentContractError
+from gfnmc.core.errors import CapabilityError, EnvironmentContractError
 from gfnmc.environments.base import DiscreteEnvironment, uniform_log_probs
 
 _MAX_STEPS = 10_000
@@ -34,11 +34,14 @@ def check_environment(environment: DiscreteEnvironment, *, num_paths: int = 32) 
         done = done | environment.is_terminal(states) & ~_can_continue(environment, mask)
         _require_rows(done | mask.any(-1), states, f"{name}: no action is allowed, but the state is not terminal")
         if done.all():
+            _check_objects(environment, states)
             return
         actions = draws.categorical(uniform_log_probs(mask), ~done)
         if environment.exit_action is not None:
             done = done | (actions == environment.exit_action)
+        before = states.clone()
         children = environment.step(states, actions)
+        _require(torch.equal(states, before), f"{name}: step changes the states it is given; return new ones")
         _check_step(environment, states, actions, children, ~done)
         states = torch.where(done.reshape(-1, *[1] * (states.dim() - 1)), states, children)
         if environment.is_graded:
@@ -81,9 +84,33 @@ def _check_step(
     if not environment.parents_share_actions:
         returned = (environment.unstep(children, actions) == states).flatten(1).all(-1)
         _require_rows(returned | ~active, children, f"{name}: unstep does not return to the state that step left")
+    _check_tokens(environment, states, actions, children, active)
     _require_rows(
         ~environment.is_source(children) | ~active, children, f"{name}: is_source calls a state after a step the source"
     )
+
+
+def _check_objects(environment: DiscreteEnvironment, states: Tensor) -> None:
+    again = environment.states(environment.objects(states))
+    same = (again == states).flatten(1).all(-1) if again.shape == states.shape else torch.zeros(len(states)) > 0
+    _require_rows(same, states, f"{type(environment).__name__}: states(objects(state)) is not the state")
+
+
+def _check_tokens(
+    environment: DiscreteEnvironment, states: Tensor, actions: Tensor, children: Tensor, active: Tensor
+) -> None:
+    """Hold `changed_tokens` to `tokens`: what a network adds up step by step must be what it would read afresh."""
+    try:
+        before, after = environment.tokens(states), environment.tokens(children)
+    except CapabilityError:
+        return
+    name = type(environment).__name__
+    removed, added = environment.changed_tokens(states, actions)
+    _require(removed.shape == added.shape, f"{name}: changed_tokens must remove as many tokens as it adds")
+    agree = (torch.cat([before, added], 1).sort(1).values == torch.cat([after, removed], 1).sort(1).values).all(-1)
+    _require_rows(agree | ~active, states, f"{name}: changed_tokens is not the difference that step makes to tokens")
+    inside = ((after >= 0) & (after < environment.vocabulary)).all(-1)
+    _require_rows(inside | ~active, children, f"{name}: a token is outside the vocabulary of {environment.vocabulary}")
 
 
 def _require(holds: Tensor | bool, message: str) -> None:

@@ -5,6 +5,8 @@ Every cell is an object, so objects differ in length; many paths lead to a cell,
 Reference: Bengio et al. 2021 (2106.04399), section 4.1.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
@@ -56,6 +58,9 @@ class HyperGrid(DiscreteEnvironment):
         if target.values is None or len(target.event_shape) != 1 or target.values != tuple(range(len(target.values))):
             raise CapabilityError(f"{target.name} is not defined on cells of a grid with coordinates 0, 1, ...")
         return cls(target.event_shape[0], len(target.values), dtype=target.dtype)
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"num_dims": self.num_dims, "side": self.side}
 
     def source(self, batch: int) -> Tensor:
         return torch.zeros(batch, self.num_dims, dtype=self.dtype)

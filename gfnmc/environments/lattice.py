@@ -9,7 +9,7 @@ States hold the index of each site's value, and one index more for a site not as
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -61,6 +61,8 @@ class Lattice(DiscreteEnvironment):
             raise OptionError(f"a lattice of shape {self.event_shape} with values {self.values} has nothing to choose")
         if list(self.values) != sorted(set(self.values)):
             raise OptionError(f"values {self.values} must be distinct and increasing")
+        if dtype is torch.bool:
+            raise OptionError("a lattice of bool objects cannot be indexed by value; give an integer dtype")
         if order not in ("uniform", "fixed", "learned"):
             raise OptionError(f"order is {order!r}; choose 'uniform', 'fixed' or 'learned'")
         if site_order is not None and (order != "fixed" or sorted(site_order) != list(range(self.num_sites))):
@@ -91,6 +93,10 @@ class Lattice(DiscreteEnvironment):
         if target.values is None:
             raise CapabilityError(f"{target.name} declares no `values` of a site; give Lattice its shape and values")
         return cls(target.event_shape, target.values, dtype=target.dtype, order=order, site_order=site_order)
+
+    def describe(self) -> dict[str, Any]:
+        mine = {"event_shape": list(self.event_shape), "values": list(self.values), "order": self.order}
+        return super().describe() | mine | {"site_order": self.site_order.tolist()}
 
     def source(self, batch: int) -> Tensor:
         return torch.full((batch, self.num_sites), self._blank, dtype=self._state_dtype)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
+from gfnmc.core.errors import PolicyError
 from gfnmc.kernels.base import Info, Kernel, Reason, State
 from gfnmc.targets.base import checked_log_prob
 
@@ -57,6 +58,7 @@ class MetropolisKernel(Kernel):
     @torch.no_grad()
     def step(self, draws: Draws, state: State) -> tuple[State, Info]:
         proposal = self._propose(draws, state.position)
+        _check_finite(proposal)
         has_return = proposal.log_hastings > -torch.inf
         evaluated = has_return & ~proposal.is_lazy
         log_prob = torch.full_like(state.log_prob, -torch.inf)
@@ -89,3 +91,12 @@ class MetropolisKernel(Kernel):
         if not rows.any():
             return position.new_zeros(0, dtype=torch.float64)
         return checked_log_prob(self.target, position[rows], rows=rows.nonzero()[:, 0])
+
+
+def _check_finite(proposal: Proposal) -> None:
+    if proposal.log_hastings.isnan().any():
+        row = int(proposal.log_hastings.isnan().nonzero()[0, 0])
+        raise PolicyError(
+            f"chain {row}: the probability of a proposed path is NaN; the weights of P_F or P_B are not finite, so "
+            "train the pair again or load an earlier checkpoint"
+        )

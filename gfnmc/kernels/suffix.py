@@ -86,9 +86,10 @@ class SuffixResampling(MetropolisKernel):
     def _propose(self, draws: Draws, position: Tensor) -> Proposal:
         states = self.environment.states(position)
         if isinstance(self.branch, PrefixLaw):
-            down, is_lazy = self._prefix_branch(states, draws)
+            down, is_lazy, undoing_calls = self._prefix_branch(states, draws)
         else:
             down, is_lazy = self._suffix_branch(states, draws), torch.zeros(len(states), dtype=torch.bool)
+            undoing_calls = down.lengths
         up = self.pair.sample_forward(down.start, draws.role("forward"))
         assert down.log_backward is not None and up.log_forward is not None
         log_hastings = log_hastings_ratio(
@@ -101,33 +102,31 @@ class SuffixResampling(MetropolisKernel):
         )
         objects = self.environment.objects(up.end)
         stays = is_lazy.reshape(-1, *[1] * (position.dim() - 1))
-        decisions = 0 if self.environment.exit_action is None else 2
+        exits = 0 if self.environment.exit_action is None else 2
         return Proposal(
             position=torch.where(stays, position, objects),
             log_hastings=torch.where(is_lazy, 0.0, log_hastings),
             is_lazy=is_lazy,
             num_back_steps=torch.where(is_lazy, 0, down.lengths),
             num_forward_steps=torch.where(is_lazy, 0, up.lengths),
-            policy_calls=torch.where(is_lazy, 0, 2 * (down.lengths + up.lengths) + decisions),
+            policy_calls=undoing_calls + down.lengths + 2 * up.lengths + exits,
         )
 
     def _suffix_branch(self, states: Tensor, draws: Draws) -> Path:
         num_steps = draws.role("branch").categorical(self._log_pmf)
         return self.pair.sample_backward(states, num_steps, draws.role("backward"))
 
-    def _prefix_branch(self, states: Tensor, draws: Draws) -> tuple[Path, Tensor]:
-        """Return the paths below the branch states, and the rows whose path is too short (they are left whole)."""
+    def _prefix_branch(self, states: Tensor, draws: Draws) -> tuple[Path, Tensor, Tensor]:
+        """Return the paths below the branch states, the rows whose path is too short, and the calls of P_B it took."""
         depth = draws.role("branch").categorical(self._log_pmf)
         if self.environment.is_graded:
             num_steps = self.environment.depth(states) - depth
             down = self.pair.sample_backward(states, num_steps.clamp(min=0), draws.role("backward"))
-            return down, num_steps < self._fewest
+            return down, num_steps < self._fewest, down.lengths
         whole = self.pair.sample_backward(states, None, draws.role("backward"))
         down = whole.after(depth)
-        return self._scored_backward(down), whole.lengths - depth < self._fewest
-
-    def _scored_backward(self, path: Path) -> Path:
-        return replace(path, log_backward=self.pair.log_backward(path))
+        down = replace(down, log_backward=self.pair.log_backward(down))
+        return down, whole.lengths - depth < self._fewest, whole.lengths + down.lengths
 
     def _log_branch(self, path: Path) -> Float64[Tensor, " batch"]:
         """Return log b of a path's start, nats; a prefix law cancels and counts as 0."""

@@ -12,6 +12,7 @@ A frozen float32 policy must give a state the same logits however it was reached
 run in sub-batches of one fixed size.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,7 +26,7 @@ from gfnmc.core.numerics import masked_log_softmax
 from gfnmc.environments.base import Direction, DiscreteEnvironment
 from gfnmc.policies.base import DiscretePolicy, gather
 
-_GRID = 2.0**14
+_FINEST_GRID = 2.0**14
 _SUB_BATCH = 64
 
 
@@ -123,7 +124,8 @@ class MLPPolicy(DiscretePolicy):
     def frozen(self) -> "MLPPolicy":
         frozen = super().frozen()
         if frozen.embedding.dtype == torch.float32:
-            frozen.embedding.copy_((frozen.embedding * _GRID).round() / _GRID)
+            grid = _grid(float(frozen.embedding.abs().max()) * self.environment.num_tokens)
+            frozen.embedding.copy_((frozen.embedding * grid).round() / grid)
         frozen._sub_batch = _SUB_BATCH
         return frozen
 
@@ -169,3 +171,8 @@ class MLPPolicy(DiscretePolicy):
         padded = [torch.nn.functional.pad(row, (0, 0) * (row.dim() - 1) + (0, short)) for row in rows]
         blocks = zip(*(row.split(size) for row in padded), strict=True)
         return torch.cat([fn(*block) for block in blocks])[:batch]
+
+
+def _grid(bound: float) -> float:
+    """Return the finest power of two (2^14 at most) on whose grid float32 sums up to `bound` are exact."""
+    return min(_FINEST_GRID, 2.0 ** (23 - math.frexp(bound)[1]))

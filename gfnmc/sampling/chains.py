@@ -119,7 +119,7 @@ class Chains:
         import arviz_base
 
         groups: dict[str, Any] = {
-            "posterior": self._posterior(self.samples) | {k: v for k, v in self.statistics.items() if k != "log_prob"},
+            "posterior": self._posterior(self.samples) | self._named_statistics(),
             "sample_stats": self._sample_stats(self.samples),
         }
         if self.num_warmup:
@@ -164,6 +164,11 @@ class Chains:
             num_modes = len(self.target.modes() or ())
             variables["occ"] = (mode[..., None] == np.arange(num_modes)).astype(np.int8)
         return variables
+
+    def _named_statistics(self) -> dict[str, np.ndarray]:
+        """Return the target's statistics under names that are free in the posterior group."""
+        named = {name: value for name, value in self.statistics.items() if name != "log_prob"}
+        return {f"statistic_{name}" if name in ("x", "occ") else name: value for name, value in named.items()}
 
     def _sample_stats(self, record: Record) -> dict[str, np.ndarray]:
         stats = {name: _without_bool(value.numpy()) for name, value in record.stats.items()}

@@ -80,8 +80,7 @@ def save_pair(pair: GFlowNet, path: str | FilePath) -> None:
     policies = {"forward": pair.forward, "backward": pair.backward}
     header = {
         "policies": {name: _describe(policy) for name, policy in policies.items()},
-        "environment": type(pair.environment).__name__,
-        "num_actions": pair.environment.num_actions,
+        "environment": pair.environment.describe(),
         "log_z": pair.log_z.item(),
         "cost": _cost_to_json(pair.training_cost),
     }
@@ -99,11 +98,10 @@ def load_pair(path: str | FilePath, environment: DiscreteEnvironment) -> GFlowNe
         OptionError: If it was trained on another environment.
     """
     header, tensors = _read(FilePath(path), _PAIR)
-    found = (type(environment).__name__, environment.num_actions)
-    if found != (header["environment"], header["num_actions"]):
+    if environment.describe() != header["environment"]:
         raise OptionError(
-            f"{path} holds a pair for {header['environment']} with {header['num_actions']} actions, but the "
-            f"environment is {found[0]} with {found[1]}"
+            f"{path} holds a pair for the environment {header['environment']}, but the one given is "
+            f"{environment.describe()}"
         )
     policies = {}
     for direction in Direction:
@@ -116,17 +114,19 @@ def load_pair(path: str | FilePath, environment: DiscreteEnvironment) -> GFlowNe
             raise OptionError(
                 f"the weights in {path} do not fit the {name} policy on this environment: {error}"
             ) from error
-        policies[name] = policy
+        policies[name] = policy.with_exploration(**header["policies"][name]["exploration"])
     cost = Cost(**header["cost"])
     return GFlowNet(policies["forward"], policies["backward"], log_z=header["log_z"], training_cost=cost).frozen()
 
 
 def _describe(policy: DiscretePolicy) -> dict[str, Any]:
+    exploration = {"temperature": policy.temperature, "epsilon": policy.epsilon}
     if isinstance(policy, UniformPolicy):
-        return {"kind": "uniform"}
+        return {"kind": "uniform", "exploration": exploration}
     if isinstance(policy, MLPPolicy):
         dtype = str(policy.head.dtype).removeprefix("torch.")
-        return {"kind": "mlp", "hidden_size": policy.hidden_size, "num_layers": policy.num_layers, "dtype": dtype}
+        sizes = {"hidden_size": policy.hidden_size, "num_layers": policy.num_layers}
+        return {"kind": "mlp", "dtype": dtype, "exploration": exploration, **sizes}
     raise CapabilityError(f"a {type(policy).__name__} cannot be saved; only MLP and uniform policies can")
 
 

@@ -214,7 +214,9 @@ def test_an_unwritable_checkpoint_is_refused_before_the_first_step(monkeypatch: 
 def test_a_file_of_another_kind_or_target_is_no_pair() -> None:
     run("train", "tiny", "--out", "pair", "--checkpoint", "checkpoint", "--quiet")
     assert "gfnmc.checkpoint/1" in refused("sample", "tiny", "--pair", "checkpoint", "--out", "d.nc", *FEW)
-    assert "with 8 actions" in refused("sample", "ising-4x4", "--pair", "pair", "--out", "d.nc", *FEW)
+    assert "pair holds a pair for the environment" in refused(
+        "sample", "ising-4x4", "--pair", "pair", "--out", "d.nc", *FEW
+    )
     Path("text").write_text("no tensors here", encoding="utf-8")
     assert "text" in refused("sample", "tiny", "--pair", "text", "--out", "d.nc", *FEW)
     said = refused("train", "ising-4x4", "--out", "other", "--resume", "--checkpoint", "checkpoint")
@@ -308,6 +310,19 @@ def test_a_target_that_breaks_in_the_warm_up_leaves_no_file(tiny: Callable[[int]
 # Compare
 
 
+def test_a_comparison_that_breaks_keeps_the_finished_draws_of_every_sampler(tiny: Callable[[int], None]) -> None:
+    run("train", "tiny", "--out", "pair", "--quiet")
+    # Calls of the energy: the evidence, the start of the hybrid and two a step of its 25, the start of the walk.
+    tiny(2 + 2 * 25 + 1 + 12)
+    said = run("compare", "tiny", "--pair", "pair", "--report", "r.html", *FEW)
+    assert said.exit_code == 2
+    assert "returned nan" in said.stderr
+    assert not Path("r.html").exists()
+    with xarray.open_datatree("r.hybrid.nc") as hybrid, xarray.open_datatree("r.random-walk.nc") as walk:
+        assert hybrid["posterior"].sizes["draw"] == 20
+        assert walk["posterior"].sizes["draw"] == 12 - 5
+
+
 @pytest.mark.usefixtures("tiny")
 def test_compare_writes_report_figures_and_draws_and_exits_by_the_status() -> None:
     result = run("compare", "tiny", "--report", "r.html", "--json", "r.json", *FEW)
@@ -335,7 +350,7 @@ def test_compare_exits_with_0_where_the_chain_mixed() -> None:
 
 
 @pytest.mark.usefixtures("no_training")
-def test_compare_takes_a_saved_pair_and_charges_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_takes_a_saved_pair_and_charges_its_training() -> None:
     problem = PROBLEMS["hypergrid-8x8x8x8"]
     target = problem.target()
     environment = problem.environment(target)
@@ -348,7 +363,6 @@ def test_compare_takes_a_saved_pair_and_charges_its_training(monkeypatch: pytest
     assert document["title"] == problem.name
 
 
-@pytest.mark.usefixtures("tiny")
 def test_progress_goes_to_standard_error_and_results_to_standard_output() -> None:
     command = "from gfnmc.cli import main; main()"
     arguments = ["train", "ising-4x4", "--out", "pair", "--steps", "2"]

@@ -53,13 +53,15 @@ def test_large_and_small_logits_neither_overflow_nor_vanish() -> None:
     assert_close(log_probs[1], [-math.log(2), -math.log(2), -2e4 - math.log(2)], 1e-11)
 
 
-def test_minus_infinity_forbids_as_the_mask_does() -> None:
+def test_minus_infinity_is_probability_zero_until_epsilon_is_mixed_in() -> None:
     logits = random_numbers(3, 50, 6)
     mask = random_numbers(4, 50, 6) > 0
     mask[:, 0] = True
-    for epsilon in (0.0, 0.3):
-        by_mask = masked_log_softmax(logits, mask, epsilon=epsilon)
-        assert_close(masked_log_softmax(logits.masked_fill(~mask, -math.inf), epsilon=epsilon), by_mask, 1e-14)
+    never = logits.masked_fill(~mask, -math.inf)
+    assert_close(masked_log_softmax(never), masked_log_softmax(logits, mask), 1e-14)
+    # The mask says what is allowed, and epsilon is uniform over that: here over all six.
+    mixed = masked_log_softmax(never, epsilon=0.3).exp()
+    assert_close(mixed, 0.7 * masked_log_softmax(never).exp() + 0.3 / 6, 1e-14)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])

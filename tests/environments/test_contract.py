@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gfnmc.core.errors import EnvironmentContractError
-from gfnmc.environments import DiscreteEnvironment, HyperGrid, Lattice, check_environment, enumerate_states
+from gfnmc.environments import DiscreteEnvironment, HyperGrid, Lattice, TokenChange, check_environment, enumerate_states
 from tests.support import Stairs
 
 
@@ -103,6 +103,34 @@ class EndsNowhere(Lattice):
         return torch.zeros(len(states), dtype=torch.bool)
 
 
+class StepsInPlace(HyperGrid):
+    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        return states.add_(super().step(states, actions) - states)
+
+
+class ForgetsTheObject(HyperGrid):
+    def states(self, objects: Tensor) -> Tensor:
+        return objects.clamp(max=1)
+
+
+class WrongTokenChange(HyperGrid):
+    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
+        right = super().changed_tokens(states, actions)
+        return TokenChange(right.added, right.removed)
+
+
+class LopsidedTokenChange(HyperGrid):
+    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
+        right = super().changed_tokens(states, actions)
+        return TokenChange(right.removed.repeat(1, 2), right.added)
+
+
+class SmallVocabulary(HyperGrid):
+    def __init__(self, num_dims: int, side: int) -> None:
+        super().__init__(num_dims, side)
+        self.vocabulary -= 2
+
+
 BROKEN: dict[str, tuple[Callable[[], DiscreteEnvironment], str]] = {
     "backward_mask forbids the action taken": (lambda: ForbidsUndoing(2, 4), "forbids undoing"),
     "unstep leads elsewhere": (lambda: UnstepsElsewhere(2, 4), "unstep does not return"),
@@ -119,6 +147,11 @@ BROKEN: dict[str, tuple[Callable[[], DiscreteEnvironment], str]] = {
     "the source can be undone": (lambda: UndoesTheSource(2, 4), "allows an action at the source"),
     "step changes the dtype": (lambda: WidensDtype((3,), (0, 1)), "step returned torch.int64"),
     "step changes the shape": (lambda: ChangesShape(2, 4), r"step returned .*of shape \(32, 1, 2\)"),
+    "step changes its input": (lambda: StepsInPlace(2, 4), "step changes the states it is given"),
+    "states forgets": (lambda: ForgetsTheObject(1, 4), r"states\(objects\(state\)\) is not the state"),
+    "tokens change the other way": (lambda: WrongTokenChange(2, 4), "changed_tokens is not the difference"),
+    "more tokens go than come": (lambda: LopsidedTokenChange(2, 4), "remove as many tokens as it adds"),
+    "a token beyond the vocabulary": (lambda: SmallVocabulary(1, 4), "outside the vocabulary of 2"),
     "a path ends in no object": (lambda: EndsNowhere((3,), (0, 1)), "not terminal"),
 }
 

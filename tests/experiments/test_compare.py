@@ -346,6 +346,27 @@ def test_nothing_to_compare_and_foreign_targets_are_refused() -> None:
         compare({"a": RandomWalk(environment, target), "b": RandomWalk(environment, other)}, target)
 
 
+def test_an_error_keeps_the_draws_of_every_sampler() -> None:
+    class Breaking(Still):
+        """Stands still for seven steps and then cannot go on."""
+
+        num_steps = 0
+
+        def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+            self.num_steps += 1
+            if self.num_steps > 7:
+                raise ZeroDivisionError
+            return super().step(draws, state)
+
+    target, environment = ising()
+    kernels = {"walk": RandomWalk(environment, target), "breaking": Breaking(environment, target)}
+    with pytest.raises(ZeroDivisionError) as caught:
+        compare(kernels, target, num_chains=4, num_samples=20, **QUIET)
+    runs = caught.value.runs  # type: ignore[attr-defined]
+    assert {name: chains.num_samples for name, chains in runs.items()} == {"walk": 20, "breaking": 2}
+    assert any("walk, breaking" in note for note in caught.value.__notes__)
+
+
 @pytest.mark.parametrize("option", ["num_chains", "num_samples"])
 def test_counts_that_make_no_sense_are_refused(option: str) -> None:
     target, environment = ising()

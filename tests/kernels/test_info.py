@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from gfnmc.core.draws import PhiloxDraws
-from gfnmc.core.errors import CapabilityError, NonFiniteEnergyError, ObjectError
+from gfnmc.core.errors import CapabilityError, NonFiniteEnergyError, ObjectError, PolicyError
 from gfnmc.environments import HyperGrid, Lattice
 from gfnmc.kernels import IndependenceMH, Info, RandomWalk, Reason, State, SuffixResampling, branch
+from gfnmc.kernels.branch import PrefixLaw
 from gfnmc.kernels.metropolis import MetropolisKernel
+from gfnmc.policies import GFlowNet, MLPPolicy
 from gfnmc.targets import Ising, Target, from_function
 from tests.support import (
     CountingTarget,
@@ -120,9 +122,11 @@ def test_a_step_does_what_it_reports(name: str, kind: str) -> None:
         assert (log_hastings[accepted | rejected] > -math.inf).all()
         assert torch.equal(info.target_calls, (accepted | rejected).long())
         assert int(info.target_calls.sum()) == evaluated
-        for field in (info.policy_calls, info.num_back_steps, info.num_forward_steps):
+        for field in (info.num_back_steps, info.num_forward_steps):
             assert not field[lazy].any()
             assert (field >= 0).all()
+        # A lazy row has walked before it was known to be lazy, and that was not free.
+        assert (info.policy_calls >= 0).all()
         assert info.parts == {}
 
 
@@ -178,7 +182,11 @@ def test_numbers_of_steps_are_those_of_the_paths(name: str) -> None:
         for before, _, info, _, _ in walked(name, kind)[2]:
             active = info.reason != Reason.LAZY
             wanted = 2 * (info.num_back_steps + info.num_forward_steps) + exits
-            assert torch.equal(info.policy_calls[active], wanted[active])
+            if environment.is_graded or not isinstance(LAWS.get(kind), PrefixLaw):
+                assert torch.equal(info.policy_calls[active], wanted[active])
+            else:
+                # The whole path was walked down before it was cut, and what is left of it scored again.
+                assert (info.policy_calls[active] >= wanted[active] + info.num_back_steps[active]).all()
             if environment.is_graded:
                 change = environment.depth(environment.states(info.proposal))
                 change -= environment.depth(environment.states(before.position))
@@ -317,3 +325,22 @@ def test_a_walk_where_no_change_applies_is_lazy() -> None:
     assert after.position[[0, 2]].tolist() == [[2], [2]]
     assert info.log_ratio[[0, 2]].tolist() == [0.0, 0.0]
     assert target.num_rows - counted == 1
+
+
+def test_weights_that_are_not_numbers_are_an_error_not_a_rejection() -> None:
+    environment = Lattice((3,), (0, 1))
+    target = from_function(lambda x: x.sum(-1).double(), (3,), values=(0, 1))
+    network = MLPPolicy(environment, hidden_size=4)
+    with torch.no_grad():
+        network.embedding_bias[0] = math.nan
+    kernel = SuffixResampling(GFlowNet(network), target)
+    state = kernel.init(torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(PolicyError, match="row 0 has nothing to choose from: .*nan"):
+        kernel.step(PhiloxDraws(0, "test", 2), state)
+
+
+def test_a_proposal_of_unknown_probability_is_an_error_not_a_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = SuffixResampling(random_pair(GRID), from_function(lambda x: x.sum(-1).double(), (2,)))
+    monkeypatch.setattr(kernel.pair, "log_backward", lambda path: torch.full((2,), math.nan, dtype=torch.float64))
+    with pytest.raises(PolicyError, match="chain 0: the probability of a proposed path is NaN"):
+        kernel.step(PhiloxDraws(0, "test", 2), kernel.init(torch.zeros(2, 2, dtype=torch.int64)))

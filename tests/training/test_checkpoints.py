@@ -46,12 +46,22 @@ def test_a_pair_is_loaded_as_it_was_saved(dtype: torch.dtype, backward: str, tmp
 
 def test_a_pair_belongs_to_its_environment(tmp_path: Path) -> None:
     save_pair(network_pair(GRID), tmp_path / "pair")
-    with pytest.raises(OptionError, match="holds a pair for HyperGrid with 3 actions, but the environment is Lattice"):
-        load_pair(tmp_path / "pair", Lattice((2,), (0, 1)))
-    with pytest.raises(OptionError, match=r"holds a pair for HyperGrid with 3 actions, but the .* with 4"):
-        load_pair(tmp_path / "pair", HyperGrid(3, 8))
-    with pytest.raises(OptionError, match="do not fit the forward policy"):
-        load_pair(tmp_path / "pair", HyperGrid(2, 9))
+    for other in (Lattice((2,), (0, 1)), HyperGrid(3, 8), HyperGrid(2, 9)):
+        with pytest.raises(OptionError, match=r"holds a pair for the environment .*HyperGrid.*, but the one given is"):
+            load_pair(tmp_path / "pair", other)
+    # The same numbers of actions and weights, but another order of the sites.
+    save_pair(network_pair(Lattice((2, 3), (-1, 1))), tmp_path / "lattice")
+    with pytest.raises(OptionError, match="learned"):
+        load_pair(tmp_path / "lattice", Lattice((2, 3), (-1, 1), order="learned"))
+
+
+def test_a_saved_pair_keeps_its_exploration(tmp_path: Path) -> None:
+    plain = network_pair(GRID)
+    pair = GFlowNet(plain.forward.with_exploration(temperature=1.5, epsilon=0.1), plain.backward)
+    save_pair(pair, tmp_path / "pair")
+    loaded = load_pair(tmp_path / "pair", GRID)
+    assert (loaded.forward.temperature, loaded.forward.epsilon) == (1.5, 0.1)
+    assert (loaded.backward.temperature, loaded.backward.epsilon) == (1.0, 0.0)
 
 
 def test_only_networks_and_uniform_policies_can_be_saved(tmp_path: Path) -> None:
