@@ -126,8 +126,8 @@ class PhiloxDraws(Draws):
             row = int((chosen == log_probs.shape[-1]).nonzero()[0, 0])
             law = log_probs if log_probs.dim() == 1 else log_probs[row]
             raise PolicyError(
-                f"row {row} has nothing to choose from: its log-probabilities are {law.tolist()}; a mask that allows no "
-                "action, or weights that are not finite"
+                f"row {row} has nothing to choose from: its log-probabilities are {law.tolist()}; a mask allows no "
+                "action, or weights are not finite"
             )
         return chosen
 

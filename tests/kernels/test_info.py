@@ -335,7 +335,7 @@ def test_weights_that_are_not_numbers_are_an_error_not_a_rejection() -> None:
         network.embedding_bias[0] = math.nan
     kernel = SuffixResampling(GFlowNet(network), target)
     state = kernel.init(torch.zeros(2, 3, dtype=torch.int64))
-    with pytest.raises(PolicyError, match="row 0 has nothing to choose from: .*nan"):
+    with pytest.raises(PolicyError, match=r"row 0 has nothing to choose from: .*nan"):
         kernel.step(PhiloxDraws(0, "test", 2), state)
 
 
