@@ -98,10 +98,11 @@ def load_pair(path: str | FilePath, environment: DiscreteEnvironment) -> GFlowNe
         OptionError: If it was trained on another environment.
     """
     header, tensors = _read(FilePath(path), _PAIR)
-    if environment.describe() != header["environment"]:
+    # As the file holds it: JSON makes lists of tuples.
+    found = json.loads(json.dumps(environment.describe()))
+    if found != header["environment"]:
         raise OptionError(
-            f"{path} holds a pair for the environment {header['environment']}, but the one given is "
-            f"{environment.describe()}"
+            f"{path} holds a pair for the environment {header['environment']}, but the one given is {found}"
         )
     policies = {}
     for direction in Direction:
