@@ -239,6 +239,8 @@ def compare(
     energy = problem.target()
     environment = problem.environment(energy)
     if pair_file is not None:
+        if steps is not None:
+            raise click.UsageError("--steps trains a pair and --pair takes one that is trained; give one of them")
         pair = load_pair(pair_file, environment)
     else:
         config = _training_config(problem, steps)

@@ -21,6 +21,7 @@ from gfnmc.sampling.loop import Budget, sample
 from gfnmc.targets.base import Target
 
 _MAX_KEPT = 5_000
+_TRIAL_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -178,11 +179,11 @@ def _left_by_training(kernel: Kernel, budget: Budget) -> Budget:
 def _sample_within(left: Budget, kernel: Kernel, options: dict[str, Any]) -> Chains:
     """Run a kernel for as many steps as a budget of sampling allows."""
     if left.target_calls is None:
-        num_steps, thinning = _MAX_KEPT, 1
+        num_steps = _steps_in(left.seconds or 0.0, kernel, options)
     else:
         calls_per_round = options["num_chains"] * kernel.calls_per_step
         num_steps = max(1, left.target_calls // calls_per_round - options["num_warmup"])
-        thinning = -(-num_steps // _MAX_KEPT)
+    thinning = -(-num_steps // _MAX_KEPT)
     return sample(
         kernel,
         num_samples=max(1, num_steps // thinning),
@@ -190,3 +191,9 @@ def _sample_within(left: Budget, kernel: Kernel, options: dict[str, Any]) -> Cha
         budget=left,
         **options,
     )
+
+
+def _steps_in(seconds: float, kernel: Kernel, options: dict[str, Any]) -> int:
+    """Return more steps than fit into some seconds, by a short run; the budget of seconds ends the real one."""
+    trial = sample(kernel, **options | {"num_samples": _TRIAL_STEPS, "num_warmup": 0, "progress_bar": False})
+    return max(1, int(2.0 * seconds * _TRIAL_STEPS / trial.sampling_cost.seconds))

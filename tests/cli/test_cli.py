@@ -372,3 +372,8 @@ def test_progress_goes_to_standard_error_and_results_to_standard_output() -> Non
     assert found.returncode == 0
     assert found.stdout.startswith("trained in")
     assert "training: 2 of 2" in found.stderr
+
+
+def test_compare_takes_a_trained_pair_or_trains_one() -> None:
+    message = refused("compare", "ising-4x4", "--pair", "pair.safetensors", "--steps", "5")
+    assert "give one of them" in message

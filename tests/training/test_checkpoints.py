@@ -98,3 +98,12 @@ def test_a_pair_that_cannot_be_written_keeps_the_old_file(tmp_path: Path) -> Non
     with pytest.raises(CapabilityError):
         save_pair(random_pair(GRID), tmp_path / "pair")
     assert (tmp_path / "pair").read_bytes() == before
+
+
+def test_a_description_with_tuples_survives_the_file(tmp_path: Path) -> None:
+    class Described(HyperGrid):
+        def describe(self) -> dict[str, object]:
+            return super().describe() | {"sides": (4, 4)}
+
+    save_pair(network_pair(Described(2, 4)), tmp_path / "pair")
+    assert load_pair(tmp_path / "pair", Described(2, 4)).environment.describe()["sides"] == (4, 4)
