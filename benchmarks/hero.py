@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from gfnmc.report import plots
+from gfnmc.report import plots, style
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path, help="PNG file to write")
     options = parser.parse_args()
     document = json.loads(options.report.read_text(encoding="utf-8"))
-    options.picture.write_bytes(plots.png(plots.hero(document)))
+    options.picture.write_bytes(style.png(plots.hero(document)))
     print(f"{options.picture}: {options.picture.stat().st_size:,} bytes")
 
 

@@ -60,7 +60,7 @@ def render(document: Document) -> str:
 
 def _content(document: Document) -> dict[str, Any]:
     """Return everything that the template names."""
-    from gfnmc.report import plots
+    from gfnmc.report import style
 
     return {
         "document": document,
@@ -71,7 +71,7 @@ def _content(document: Document) -> dict[str, Any]:
         "settings": _settings_table(document),
         "provenance": _provenance(document),
         "raw": fmt.json_text(document),
-        "colours": plots.SAMPLER_COLOURS,
+        "colours": style.SAMPLER_COLOURS,
     }
 
 
@@ -160,9 +160,9 @@ _TRACES = (
 
 
 def _picture(draw: Any, document: Document, title: str, caption: str, alternative: str) -> Picture:
-    from gfnmc.report import plots
+    from gfnmc.report import style
 
-    data = base64.b64encode(plots.png(draw(document))).decode("ascii")
+    data = base64.b64encode(style.png(draw(document))).decode("ascii")
     return Picture(title, caption, alternative, data)
 
 

@@ -1,93 +1,29 @@
 """The pictures of a comparison, each a matplotlib figure made from the document alone.
 
-Nothing global is changed: figures are made without pyplot, and the style holds inside a block. A sampler has the same
-colour and marker in every picture; both palettes can be told apart with any kind of colour vision.
+How they look is in `style.py`. A sampler has the same colour and marker in every picture.
 """
 
 from __future__ import annotations
 
-import functools
-import io
 import math
 import textwrap
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex, to_rgb
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from gfnmc.report import format as fmt
+from gfnmc.report import style
+from gfnmc.report.style import Document
 
-# Okabe and Ito (2008), without the yellow, which is too light for lines on white.
-SAMPLER_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3C3C3C")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Paul Tol's muted scheme: modes must not look like samplers.
-_MODE_COLOURS = ("#332288", "#DDCC77", "#44AA99", "#CC6677", "#88CCEE", "#AA4499", "#117733", "#999933", "#882255")
-_OUTSIDE, _INK, _MUTED, _GRID = "#ECEFF2", "#1B2430", "#5B6775", "#E3E7EB"
-
-_WIDTH, _DPI = 5.2, 200
 _MOST_TRACES, _MOST_RASTER_ROWS, _MOST_STATISTICS, _MOST_MODE_LABELS = 4, 12, 12, 6
-_STYLE = {
-    "font.size": 11,
-    "axes.edgecolor": _MUTED,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-    "legend.handlelength": 1.4,
-}
-
-Document = Mapping[str, Any]
 
 
-def _styled(draw: Callable[[Document], Figure]) -> Callable[[Document], Figure]:
-    """Make a picture in the report's style, whatever the user's own style is, and restore theirs."""
-
-    @functools.wraps(draw)
-    def styled(document: Document) -> Figure:
-        with matplotlib.style.context(["default", _STYLE]):
-            return draw(document)
-
-    return styled
-
-
-def png(figure: Figure) -> bytes:
-    """Return a figure as PNG bytes, the same bytes for the same figure.
-
-    Args:
-        figure: A figure of this module.
-
-    Returns:
-        The image at 200 dots an inch.
-    """
-    buffer = io.BytesIO()
-    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the page's text has it in full.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-@_styled
+@style.styled
 def discovery(document: Document) -> Figure:
     """Draw how many modes were found against target calls, training included.
 
@@ -97,30 +33,30 @@ def discovery(document: Document) -> Figure:
     Returns:
         One step line a sampler; a dotted line where its training ended.
     """
-    figure, axes = _figure(3.5)
+    figure, axes = style.figure(3.5)
     for index, sampler in enumerate(document["samplers"]):
-        colour, training = _colour(index), sampler["cost"]["training"]["target_calls"]
+        colour, training = style.colour(index), sampler["cost"]["training"]["target_calls"]
         calls, found = _discovery_line(sampler)
         # Lines that coincide stay visible: the later one is thinner and on top.
         width = max(1.5, 3.6 - 0.9 * index)
         axes.step(calls, found, where="post", color=colour, linewidth=width, solid_capstyle="butt")
         if calls:
-            axes.plot(calls[-1], found[-1], marker=_marker(index), color=colour, markersize=6, clip_on=False)
+            axes.plot(calls[-1], found[-1], marker=style.marker(index), color=colour, markersize=6, clip_on=False)
         if training:
             _draw_training_end(axes, training)
     total = len(document["target"]["modes"])
     axes.set_ylim(-0.04 * max(total, 1), max(total, 1) * 1.06)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.set_xscale("log")
-    _log_ticks(axes)
+    style.log_ticks(axes)
     axes.grid(axis="y")
     axes.set_xlabel("target calls, training included")
     axes.set_ylabel(f"modes found (of {total})")
-    _legend(figure, document)
+    style.legend(figure, document)
     return figure
 
 
-@_styled
+@style.styled
 def masses(document: Document) -> Figure:
     """Draw the estimated mass of each mode, with its error bar, against the exact one.
 
@@ -130,13 +66,13 @@ def masses(document: Document) -> Figure:
     Returns:
         A slot a mode; in it a point a sampler, and a line at the exact mass where it is known.
     """
-    figure, axes = _figure(3.5 if len(document["target"]["modes"]) <= _MOST_MODE_LABELS else 4.3)
+    figure, axes = style.figure(3.5 if len(document["target"]["modes"]) <= _MOST_MODE_LABELS else 4.3)
     _draw_masses(axes, document)
-    _legend(figure, document, with_exact=True)
+    style.legend(figure, document, with_exact=True)
     return figure
 
 
-@_styled
+@style.styled
 def traces(document: Document) -> Figure:
     """Draw the log-density of a few chains of each sampler against the draw.
 
@@ -147,22 +83,24 @@ def traces(document: Document) -> Figure:
         One panel a sampler, all with the same axes.
     """
     samplers = document["samplers"]
-    figure = _new_figure(0.9 + 1.25 * max(len(samplers), 1))
+    figure = style.new_figure(0.9 + 1.25 * max(len(samplers), 1))
     panels = figure.subplots(max(len(samplers), 1), sharex=True, sharey=True, squeeze=False)[:, 0]
     for index, (sampler, axes) in enumerate(zip(samplers, panels, strict=False)):
         trace = sampler["curves"]["trace"]
         for row, chain in enumerate(trace["log_prob"][:_MOST_TRACES]):
-            axes.plot(trace["draw"], _floats(chain), color=_tint(_colour(index), 0.2 * row), linewidth=0.8)
-        axes.set_title(_label(sampler["name"], 40), fontsize=10.5)
+            axes.plot(
+                trace["draw"], style.floats(chain), color=style.tint(style.colour(index), 0.2 * row), linewidth=0.8
+            )
+        axes.set_title(style.label(sampler["name"], 40), fontsize=10.5)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
         axes.grid(axis="y")
     panels[-1].set_xlabel("draw")
-    _count_ticks(panels[-1])
+    style.count_ticks(panels[-1])
     figure.supylabel("log density (nats)", fontsize=11)
     return figure
 
 
-@_styled
+@style.styled
 def acceptance(document: Document) -> Figure:
     """Draw how often a proposal that takes back so many steps is accepted.
 
@@ -173,12 +111,12 @@ def acceptance(document: Document) -> Figure:
         Bars by number of steps taken back, of the samplers whose kernel takes steps back.
     """
     rates = acceptance_rates(document)
-    figure, axes = _figure(3.3)
+    figure, axes = style.figure(3.3)
     steps = sorted({step for rate in rates.values() for step in rate})
     width = 0.8 / max(len(rates), 1)
     for place, (index, rate) in enumerate(rates.items()):
         positions = [steps.index(step) + (place - (len(rates) - 1) / 2) * width for step in rate]
-        axes.bar(positions, list(rate.values()), width * 0.94, color=_colour(index))
+        axes.bar(positions, list(rate.values()), width * 0.94, color=style.colour(index))
     every = math.ceil(len(steps) / 12) or 1
     axes.set_xticks(range(0, len(steps), every), [str(step) for step in steps[::every]])
     axes.set_ylim(0, 1)
@@ -186,11 +124,11 @@ def acceptance(document: Document) -> Figure:
     axes.grid(axis="y")
     axes.set_xlabel("steps taken back")
     axes.set_ylabel("accepted")
-    _legend(figure, document, only=tuple(rates))
+    style.legend(figure, document, only=tuple(rates))
     return figure
 
 
-@_styled
+@style.styled
 def ess_rates(document: Document) -> Figure:
     """Draw the effective sample size of each statistic per 1,000 target calls of sampling.
 
@@ -203,26 +141,26 @@ def ess_rates(document: Document) -> Figure:
     names = _worst_statistics(document)
     samplers = document["samplers"]
     rates = [_rates(sampler) for sampler in samplers]
-    figure, axes = _figure(0.95 + max(1.2, len(names) * (0.24 + 0.2 * len(samplers))))
+    figure, axes = style.figure(0.95 + max(1.2, len(names) * (0.24 + 0.2 * len(samplers))))
     low, high = _decades([value for rate in rates for value in rate.values() if value])
     height = 0.8 / max(len(samplers), 1)
     for index, rate in enumerate(rates):
         for slot, name in enumerate(names):
             place = slot + (index - (len(samplers) - 1) / 2) * height
-            _draw_rate(axes, place, height, rate.get(name, math.nan), low, _colour(index))
+            _draw_rate(axes, place, height, rate.get(name, math.nan), low, style.colour(index))
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    _log_ticks(axes)
-    axes.set_yticks(range(len(names)), [_label(name, 18) for name in names])
+    style.log_ticks(axes)
+    axes.set_yticks(range(len(names)), [style.label(name, 18) for name in names])
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.set_xlabel("bulk ESS per 1,000 target calls")
-    _legend(figure, document)
+    style.legend(figure, document)
     return figure
 
 
-@_styled
+@style.styled
 def hero(document: Document) -> Figure:
     """Draw the one picture for a README: which mode each chain is in over the steps, and the masses that follow.
 
@@ -233,18 +171,18 @@ def hero(document: Document) -> Figure:
         A wide figure: a coloured raster for each of the first three samplers, and the masses against the exact ones.
     """
     samplers = document["samplers"][:3]
-    figure = _new_figure(1.3 + 1.35 * max(len(samplers), 2), width=9.4)
+    figure = style.new_figure(1.3 + 1.35 * max(len(samplers), 2), width=9.4)
     left, right = figure.subfigures(1, 2, width_ratios=(1.55, 1), wspace=0.04, squeeze=False)[0]
     panels = left.subplots(max(len(samplers), 1), squeeze=False)[:, 0]
-    colours = _mode_colours(document)
+    colours = style.mode_colours(document)
     for sampler, axes in zip(samplers, panels, strict=False):
         _draw_raster(axes, sampler, colours)
     panels[-1].set_xlabel("step")
-    _mode_legend(left, document, colours)
+    style.mode_legend(left, document, colours)
     axes = right.subplots()
     _draw_masses(axes, document)
-    _legend(right, document, with_exact=True)
-    figure.suptitle(_label(document["title"], 64), x=0.012, ha="left", fontsize=14, fontweight="bold")
+    style.legend(right, document, with_exact=True)
+    figure.suptitle(style.label(document["title"], 64), x=0.012, ha="left", fontsize=14, fontweight="bold")
     return figure
 
 
@@ -264,7 +202,7 @@ def _draw_training_end(axes: Axes, training: int) -> None:
     if not axes.texts:
         axes.annotate("training ends", (training, 0.06), xycoords=("data", "axes fraction"), xytext=(-5, 0),
                       textcoords="offset points", rotation=90, ha="right", va="bottom", fontsize=9)  # fmt: skip
-    axes.axvline(training, color=_INK, linewidth=1.1, linestyle=":", zorder=5)
+    axes.axvline(training, color=style.INK, linewidth=1.1, linestyle=":", zorder=5)
 
 
 def _draw_masses(axes: Axes, document: Document) -> None:
@@ -273,20 +211,22 @@ def _draw_masses(axes: Axes, document: Document) -> None:
     exact = [(slot, mode["mass"]) for slot, mode in enumerate(modes) if mode["mass"] is not None]
     top = _mass_limit(document)
     for slot, mass in exact:
-        axes.plot((slot - 0.42, slot + 0.42), (mass, mass), color=_INK, linewidth=1.6, solid_capstyle="butt", zorder=2)
+        axes.plot(
+            (slot - 0.42, slot + 0.42), (mass, mass), color=style.INK, linewidth=1.6, solid_capstyle="butt", zorder=2
+        )
     for index, sampler in enumerate(samplers):
         places = [slot + (index - (len(samplers) - 1) / 2) * step for slot in range(len(sampler["modes"]))]
         values = [mode["mass"] for mode in sampler["modes"]]
         errors = [fmt.to_float(mode["mass_error"]) or 0.0 for mode in sampler["modes"]]
         size, cap = (6, 2.5) if len(modes) <= _MOST_MODE_LABELS else (3.5, 1.2)
         shown = [value if value <= top else math.nan for value in values]
-        axes.errorbar(places, shown, errors, fmt=_marker(index), color=_colour(index), markersize=size, capsize=cap,
-                      markeredgecolor="white", markeredgewidth=0.5, zorder=3)  # fmt: skip
+        look = {"fmt": style.marker(index), "color": style.colour(index), "markersize": size, "capsize": cap}
+        axes.errorbar(places, shown, errors, **look, markeredgecolor="white", markeredgewidth=0.5, zorder=3)
         for place, value in zip(places, values, strict=True):
             if value > top:
                 side = "left" if place < len(modes) / 2 else "right"
                 words = f"{fmt.number(value, 3)} ↑"
-                axes.annotate(words, (place, top), color=_colour(index), fontsize=9, ha=side, va="top")
+                axes.annotate(words, (place, top), color=style.colour(index), fontsize=9, ha=side, va="top")
     _name_modes(axes, [mode["name"] for mode in modes])
     axes.set_xlim(-0.6, max(len(modes), 1) - 0.4)
     # A little below zero, so that a mass of zero is a whole point.
@@ -308,7 +248,7 @@ def _name_modes(axes: Axes, names: Sequence[str]) -> None:
     """Name the slots: a few names in two lines each, many names turned."""
     turned = len(names) > _MOST_MODE_LABELS
     width = 14 if turned else max(6, 24 // max(len(names), 1))
-    labels = [_label(name, width if turned else 2 * width) for name in names]
+    labels = [style.label(name, width if turned else 2 * width) for name in names]
     if not turned:
         labels = ["\n".join(textwrap.wrap(label, width)[:2]) for label in labels]
     axes.set_xticks(range(len(names)), labels)
@@ -320,16 +260,16 @@ def _draw_raster(axes: Axes, sampler: Mapping[str, Any], colours: Sequence[str])
     raster = sampler["curves"]["mode_raster"]
     rows = np.asarray(raster["mode"][:_MOST_RASTER_ROWS], dtype=int).reshape(-1, max(len(raster["step"]), 1))
     if rows.size:
-        palette = ListedColormap([_OUTSIDE, *colours])
+        palette = ListedColormap([style.OUTSIDE, *colours])
         edges = np.arange(-1.5, len(colours))
         first, last = raster["step"][0], raster["step"][-1]
         axes.imshow(rows, cmap=palette, norm=BoundaryNorm(edges, palette.N), interpolation="nearest", aspect="auto",
                     extent=(first, max(last, first + 1), len(rows), 0))  # fmt: skip
         axes.hlines(range(1, len(rows)), first, max(last, first + 1), color="white", linewidth=1.2)
-    axes.set_title(_label(sampler["name"], 44))
+    axes.set_title(style.label(sampler["name"], 44))
     axes.set_ylabel(f"{len(rows)} chains" if len(rows) != 1 else "1 chain")
     axes.yaxis.set_major_locator(NullLocator())
-    _count_ticks(axes)
+    style.count_ticks(axes)
     for spine in axes.spines.values():
         spine.set_visible(False)
 
@@ -339,7 +279,7 @@ def _draw_rate(axes: Axes, place: float, height: float, rate: float | None, low:
     if rate is None:
         axes.plot(low, place, marker="x", color=colour, markersize=6, markeredgewidth=1.8, clip_on=False, zorder=3)
         axes.annotate(fmt.DID_NOT_MOVE, (low, place), xytext=(8, 0), textcoords="offset points", va="center",
-                      fontsize=9, color=_INK)  # fmt: skip
+                      fontsize=9, color=style.INK)  # fmt: skip
     elif rate > 0:
         axes.barh(place, rate - low, height * 0.92, left=low, color=colour)
 
@@ -376,86 +316,3 @@ def _decades(values: Sequence[float]) -> tuple[float, float]:
     """Return the powers of ten around some positive values, with room below the smallest for its bar."""
     finite = [value for value in values if value > 0 and math.isfinite(value)] or [1.0]
     return 10.0 ** math.floor(math.log10(min(finite)) - 0.3), 10.0 ** math.ceil(math.log10(max(finite)) + 0.02)
-
-
-def _new_figure(height: float, width: float = _WIDTH) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = _new_figure(height)
-    return figure, figure.subplots()
-
-
-def _legend(figure: Any, document: Document, *, only: Sequence[int] | None = None, with_exact: bool = False) -> None:
-    samplers, limit = document["samplers"], 40 if isinstance(figure, Figure) else 26
-    handles = [
-        Line2D([], [], color=_colour(i), marker=_marker(i), linewidth=2.2, label=_label(samplers[i]["name"], limit))
-        for i in (range(len(samplers)) if only is None else only)
-    ]
-    if with_exact and any(mode["mass"] is not None for mode in document["target"]["modes"]):
-        handles.append(Line2D([], [], color=_INK, linewidth=1.6, label="exact"))
-    if handles:
-        columns = 3 if sum(len(str(handle.get_label())) for handle in handles) < 34 else 1
-        if columns == 1 and isinstance(figure, Figure):
-            # A list of names must not eat the picture below it.
-            figure.set_figheight(figure.get_figheight() + 0.22 * (len(handles) - 1))
-        figure.legend(handles=handles, loc="outside upper left", ncols=columns, columnspacing=1.4, borderaxespad=0.2)
-
-
-def _mode_legend(figure: Any, document: Document, colours: Sequence[str]) -> None:
-    names = [_label(mode["name"], 18) for mode in document["target"]["modes"]]
-    if not names or len(names) > len(_MODE_COLOURS):
-        return
-    handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=False)]
-    if any(-1 in chain for s in document["samplers"] for chain in s["curves"]["mode_raster"]["mode"]):
-        handles.append(Patch(color=_OUTSIDE, label="in no mode"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1.2, borderaxespad=0.2)
-
-
-def _mode_colours(document: Document) -> Sequence[str]:
-    """Return a colour for every mode that a chain is in: named ones while they last, a colour map beyond."""
-    highest = [max(chain, default=-1) for s in document["samplers"] for chain in s["curves"]["mode_raster"]["mode"]]
-    needed = max(len(document["target"]["modes"]), 1, 1 + max(highest, default=-1))
-    if needed <= len(_MODE_COLOURS):
-        return _MODE_COLOURS[:needed]
-    return [to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0, 1, needed))]
-
-
-def _count_ticks(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=(1, 2, 2.5, 5, 10)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: fmt.count(value)))
-
-
-def _log_ticks(axes: Axes) -> None:
-    """Label the powers of ten in words that need no mathematical typesetting."""
-    axes.xaxis.set_major_locator(LogLocator(10, numticks=8))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: fmt.count(value) if value >= 1 else f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _label(text: object, limit: int) -> str:
-    """Return a name as matplotlib must be given it: short, on one line, its dollars not read as mathematics."""
-    return fmt.plain(text, limit).replace("$", r"\$")
-
-
-def _floats(values: Sequence[Any]) -> list[float]:
-    """Return values to draw: what is not known or not finite is a gap in the line."""
-    converted = (fmt.to_float(value) for value in values)
-    return [value if value is not None and math.isfinite(value) else math.nan for value in converted]
-
-
-def _colour(index: int) -> str:
-    return SAMPLER_COLOURS[index % len(SAMPLER_COLOURS)]
-
-
-def _marker(index: int) -> str:
-    return _MARKERS[index % len(_MARKERS)]
-
-
-def _tint(colour: str, amount: float) -> tuple[float, float, float]:
-    """Mix a colour with white."""
-    red, green, blue = (channel + (1 - channel) * amount for channel in to_rgb(colour))
-    return red, green, blue

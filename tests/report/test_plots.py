@@ -10,7 +10,7 @@ import matplotlib.image
 import pytest
 from matplotlib.figure import Figure
 
-from gfnmc.report import plots
+from gfnmc.report import plots, style
 
 PICTURES = (plots.discovery, plots.masses, plots.traces, plots.acceptance, plots.ess_rates, plots.hero)
 
@@ -26,14 +26,14 @@ def test_every_picture_draws(
 ) -> None:
     document = document_of(num_samplers, num_modes)
     for picture in PICTURES:
-        assert plots.png(picture(document)).startswith(b"\x89PNG")
+        assert style.png(picture(document)).startswith(b"\x89PNG")
 
 
 def test_ten_samplers_with_long_names_leave_room_for_the_picture(document: dict[str, Any]) -> None:
     document["samplers"] = [{**document["samplers"][0], "name": f"sampler {i} " + "long " * 9} for i in range(10)]
     for picture in PICTURES:
         figure = picture(document)
-        plots.png(figure)
+        style.png(figure)
         assert min(axes.get_position().height for axes in figure.axes) * figure.get_figheight() > 0.5
 
 
@@ -50,7 +50,7 @@ def test_pictures_draw_without_modes_curves_and_exact_values(
             "mode_raster": {"step": [], "mode": []},
         }
         sampler["acceptance"]["by_num_back_steps"] = []
-    plots.png(picture(document))
+    style.png(picture(document))
 
 
 def test_unknown_masses_and_odd_values_draw(document: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ def test_unknown_masses_and_odd_values_draw(document: dict[str, Any]) -> None:
     document["samplers"][1]["cost"]["sampling"]["target_calls"] = 0
     document["samplers"][1]["statistics"][0]["ess_bulk"] = "inf"
     for picture in PICTURES:
-        plots.png(picture(document))
+        style.png(picture(document))
 
 
 def test_a_statistic_that_never_moved_has_words_and_no_bar(document: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def test_names_are_words_and_not_mathematics(document: dict[str, Any], name: str
     for mode in document["target"]["modes"]:
         mode["name"] = name
     for picture in PICTURES:
-        plots.png(picture(document))
+        style.png(picture(document))
 
 
 def test_dollars_are_drawn_as_they_are(document: dict[str, Any]) -> None:
@@ -111,7 +111,7 @@ def test_dollars_are_drawn_as_they_are(document: dict[str, Any]) -> None:
 
 
 def test_images_are_sharp_and_repeat(document: dict[str, Any]) -> None:
-    first, second = plots.png(plots.masses(document)), plots.png(plots.masses(document))
+    first, second = style.png(plots.masses(document)), style.png(plots.masses(document))
     assert first == second
     width = int.from_bytes(first[16:20], "big")
     assert width >= 1000
@@ -122,14 +122,14 @@ def test_no_global_matplotlib_state_changes(document: dict[str, Any]) -> None:
     with matplotlib.rc_context({"font.size": 31, "axes.spines.top": True, "lines.linewidth": 7}):
         before = dict(matplotlib.rcParams)
         for picture in PICTURES:
-            plots.png(picture(document))
+            style.png(picture(document))
         assert dict(matplotlib.rcParams) == before
 
 
 def test_the_users_style_does_not_show(document: dict[str, Any]) -> None:
-    expected = plots.png(plots.discovery(document))
+    expected = style.png(plots.discovery(document))
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "lines.linewidth": 9}):
-        assert plots.png(plots.discovery(document)) == expected
+        assert style.png(plots.discovery(document)) == expected
 
 
 def test_pyplot_is_never_imported_and_the_package_is_cheap_to_import() -> None:
