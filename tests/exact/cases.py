@@ -13,53 +13,7 @@ from gfnmc.environments import Direction, DiscreteEnvironment, HyperGrid, Lattic
 from gfnmc.kernels.branch import BranchLaw, Fixed, FullRestart, Geometric, PrefixTable, PrefixUniform, Table, Uniform
 from gfnmc.policies import DiscretePolicy, GFlowNet, MLPPolicy, TabularPolicy, UniformPolicy, solve_forward
 from gfnmc.targets import Target
-
-
-class JumpLine(DiscreteEnvironment):
-    """Cells 0 ... 4 climbed by jumps of one or two, with an exit: not graded, for 2 = 2 = 1 + 1."""
-
-    is_fixed_length = False
-    is_graded = False
-    max_depth = 4
-    num_actions = 3
-    exit_action = 2
-    num_tokens = 1
-    vocabulary = 5
-    changes_connect = True
-    num_changes = 2
-
-    def source(self, batch: int) -> Tensor:
-        return torch.zeros(batch, 1, dtype=torch.int64)
-
-    def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        return states + actions[:, None] + 1
-
-    def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
-        return states - actions[:, None] - 1
-
-    def is_source(self, states: Tensor) -> Tensor:
-        return states[:, 0] == 0
-
-    def objects(self, states: Tensor) -> Tensor:
-        return states
-
-    def states(self, objects: Tensor) -> Tensor:
-        return objects
-
-    def forward_mask(self, states: Tensor) -> Tensor:
-        return torch.cat([states <= 3, states <= 2, states <= 4], -1)
-
-    def backward_mask(self, states: Tensor) -> Tensor:
-        return torch.cat([states >= 1, states >= 2, states > 4], -1)
-
-    def tokens(self, states: Tensor) -> Tensor:
-        return states.clamp(0, 4)
-
-    def change_mask(self, objects: Tensor) -> Tensor:
-        return torch.cat([objects < 4, objects > 0], -1)
-
-    def change(self, objects: Tensor, changes: Tensor) -> Tensor:
-        return objects + (1 - 2 * changes)[:, None]
+from tests.support import Stairs
 
 
 class Subsets(DiscreteEnvironment):
@@ -173,7 +127,7 @@ ENVIRONMENTS: dict[str, Callable[[], DiscreteEnvironment]] = {
     "lattice, fixed order (tree)": lambda: Lattice((3,), (-1, 1), order="fixed", site_order=(1, 0, 2)),
     "lattice, learned order": lambda: Lattice((2,), (0, 1, 2), order="learned"),
     "hypergrid": lambda: HyperGrid(2, 3),
-    "jumps (not graded)": JumpLine,
+    "jumps (not graded)": lambda: Stairs(4),
     "subsets": Subsets,
     "words (tree)": Words,
 }
