@@ -77,8 +77,9 @@ def _k_hat(log_weights: np.ndarray) -> float | None:
     try:
         # psislw takes log-likelihoods: it smooths their negatives.
         with np.errstate(divide="raise", invalid="raise"):
-            return float(array_stats().psislw(-log_weights[np.isfinite(log_weights)])[1])
+            k_hat = float(array_stats().psislw(-log_weights[np.isfinite(log_weights)])[1])
     except (ValueError, IndexError, FloatingPointError):
         # Weights of discrete objects repeat: the tail may have no two different values, or a first quarter without. Of
         # fewer than five weights there is no tail.
         return None
+    return k_hat if math.isfinite(k_hat) else None
