@@ -52,7 +52,7 @@ def _commands(text: str) -> Iterator[list[str]]:
 def _run_small(arguments: list[str]) -> None:
     is_new = "--help" not in arguments and "--version" not in arguments
     tiny = _TINY[arguments[0]] if is_new else []
-    if "--resume" in arguments or "--pair" in arguments and arguments[0] == "compare":
+    if "--resume" in arguments or ("--pair" in arguments and arguments[0] == "compare"):
         tiny = tiny[2:]
     result = CliRunner().invoke(main, [*arguments, *tiny], catch_exceptions=False)
     # 1: the work was done, but with so few draws nothing converges.
