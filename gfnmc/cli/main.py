@@ -238,14 +238,14 @@ def compare(
             check_writable(path)
     energy = problem.target()
     environment = problem.environment(energy)
-    if pair_file is not None:
-        if steps is not None:
-            raise click.UsageError("--steps trains a pair and --pair takes one that is trained; give one of them")
+    shown: dict[str, Any] = {"num_threads": threads, "progress_bar": not quiet}
+    if pair_file is None:
+        config = _training_config(problem, steps)
+        pair = train_pair(environment, energy, config=config, seed=seed, **shown).pair
+    elif steps is None:
         pair = load_pair(pair_file, environment)
     else:
-        config = _training_config(problem, steps)
-        shown: dict[str, Any] = {"num_threads": threads, "progress_bar": not quiet}
-        pair = train_pair(environment, energy, config=config, seed=seed, **shown).pair
+        raise click.UsageError("--steps trains a pair and --pair takes one that is trained; give one of them")
     try:
         comparison = compare_kernels(
             {"hybrid": problem.hybrid(pair, energy), "random walk": RandomWalk(environment, energy)},
@@ -255,10 +255,9 @@ def compare(
             num_warmup=num_warmup,
             seed=seed,
             max_seconds=max_seconds,
-            num_threads=threads,
-            progress_bar=not quiet,
             title=problem.name,
             command=shlex.join(["gfnmc", *sys.argv[1:]]),
+            **shown,
         )
     except BaseException as error:
         if report is not None:

@@ -39,7 +39,7 @@ def sampler_verdict(sampler: dict[str, Any]) -> tuple[str, str]:
         return "unconverged", f"not converged: R-hat of '{worst['r_hat_statistic']}' is {float(worst['r_hat']):.3f}."
     if worst["ess_bulk"] < _MIN_ESS:
         return "unconverged", f"not converged: '{worst['statistic']}' has {worst['ess_bulk']:.0f} effective draws."
-    found = f"found all {len(modes)} modes and " if modes else ""
+    found = f"found all {len(modes)} modes and " if len(modes) > 1 else ""
     return (
         "ok",
         f"mixed: {found}has {worst['ess_bulk']:,.0f} effective draws of its worst statistic, '{worst['statistic']}'.",
