@@ -23,6 +23,8 @@ from torch import Tensor
 from gfnmc.core.errors import PolicyError
 
 TILE = 256
+# Rows have lower tiles, so decisions that all rows share have a stream of their own.
+_SHARED_TILE = 2**64 - 1
 
 
 class Draws(ABC):
@@ -98,6 +100,7 @@ class PhiloxDraws(Draws):
         self._step = step
         self._device = device
         self._generators: list[np.random.Generator] = []
+        self._shared: np.random.Generator | None = None
         self._buffer: Tensor = torch.empty(0)
         self._next = 0
 
@@ -145,9 +148,10 @@ class PhiloxDraws(Draws):
         return torch.stack([self._uniforms() for _ in range(length)], dim=-1).argsort(-1)
 
     def shared_categorical(self, log_probs: Tensor) -> int:
-        uniform = _generator(_key(self.seed, self._role), self._step, tile=2**64 - 1).random()
+        if self._shared is None:
+            self._shared = _generator(_key(self.seed, self._role), self._step, tile=_SHARED_TILE)
         cdf = log_probs.exp().cumsum(-1)
-        return int(torch.searchsorted(cdf, uniform * cdf[-1], right=True))
+        return int(torch.searchsorted(cdf, self._shared.random() * cdf[-1], right=True))
 
     def _uniforms(self) -> Float64[Tensor, " rows"]:
         """Return one number in [0, 1) a row, from each tile's own stream."""

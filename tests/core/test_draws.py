@@ -248,3 +248,12 @@ def test_normal_numbers_for_weights() -> None:
 def test_draws_are_abstract() -> None:
     with pytest.raises(TypeError, match="abstract"):
         Draws()
+
+
+def test_shared_decisions_follow_each_other() -> None:
+    law = torch.zeros(1000, dtype=torch.float64).log_softmax(0)
+    draws = PhiloxDraws(0, "test", 3)
+    first, second = draws.shared_categorical(law), draws.shared_categorical(law)
+    assert first != second
+    again = PhiloxDraws(0, "test", 3)
+    assert (again.shared_categorical(law), again.shared_categorical(law)) == (first, second)
