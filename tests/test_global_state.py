@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gfnmc
-from gfnmc import diagnostics, testing
+from gfnmc import diagnostics, report, testing
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.numerics import masked_log_softmax
 from gfnmc.environments import Direction, HyperGrid, Lattice, check_environment, enumerate_states
@@ -140,6 +140,17 @@ def list_states(folder: Path) -> None:
     testing.transition_matrix(RandomWalk(GRID, GRID_TARGET), enumerate_states(GRID).objects)
 
 
+def compare_and_report(folder: Path) -> None:
+    parts = kernels()
+    lineup = {"cycle": parts["cycle"], "walk": parts["walk"]}
+    options = {"num_chains": 4, "num_samples": 8, "num_warmup": 3, "progress_bar": False}
+    comparison = gfnmc.compare(lineup, GRID_TARGET, **options)
+    comparison.save(folder / "report.html")
+    comparison.save(folder / "report.json")
+    report.comparison_table(comparison.document)
+    report.verdict_lines(comparison.document)
+
+
 CALLS: dict[str, Callable[[Path], object]] = {
     "train": lambda folder: gfnmc.train(GRID, GRID_TARGET, config=CONFIG, progress_bar=False),
     "train and resume": train_and_resume,
@@ -157,6 +168,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "ask targets": ask_targets,
     "diagnose": diagnose,
     "list states": list_states,
+    "compare and report": compare_and_report,
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gfnmc.core.errors import OptionError
 from gfnmc.report import format as fmt
+from gfnmc.sampling.progress import load_rich
 
 if TYPE_CHECKING:
     import rich.table
@@ -119,6 +120,7 @@ def comparison_table(document: Document) -> rich.table.Table:
     Raises:
         OptionError: If the document is not a comparison that this version reads.
     """
+    load_rich()
     import rich.box
     import rich.table
     from rich.text import Text

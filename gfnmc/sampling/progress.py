@@ -1,6 +1,7 @@
 """Live progress: a bar in a terminal, a log line every few seconds elsewhere, nothing when asked to be quiet."""
 
 import logging
+import random
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -66,6 +67,7 @@ def progress(title: str, total: int, *, progress_bar: bool) -> Iterator[Progress
     if not sys.stderr.isatty():
         yield _Log(title, total)
         return
+    load_rich()
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
@@ -82,6 +84,15 @@ def progress(title: str, total: int, *, progress_bar: bool) -> Iterator[Progress
         task = bar.add_task(title, total=total, figures="")
         yield _Bar(bar, task)
         bar.update(task, completed=total)
+
+
+def load_rich() -> None:
+    """Import rich without a trace: while it loads it draws from Python's global generator, which is the user's."""
+    state = random.getstate()
+    try:
+        import rich.style  # noqa: F401
+    finally:
+        random.setstate(state)
 
 
 def _format(figures: dict[str, float | str]) -> str:
