@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
 
@@ -44,3 +44,10 @@ def masked_log_softmax(
 def log_mean_exp(log_weights: Float64[Tensor, " n"]) -> float:
     """Return the logarithm of the mean of the exponentials, in nats."""
     return float(log_weights.logsumexp(0)) - math.log(log_weights.shape[0])
+
+
+def where_rows(
+    rows: Bool[Tensor, " batch"], yes: Shaped[Tensor, "batch *rest"], no: Shaped[Tensor, "batch *rest"]
+) -> Shaped[Tensor, "batch *rest"]:
+    """Return each row from `yes` where `rows` is True, else from `no`."""
+    return torch.where(rows.reshape(-1, *[1] * (no.dim() - 1)), yes, no)

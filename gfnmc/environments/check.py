@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.errors import CapabilityError, EnvironmentContractError
+from gfnmc.core.numerics import where_rows
 from gfnmc.environments.base import DiscreteEnvironment, uniform_log_probs
 
 _MAX_STEPS = 10_000
@@ -43,7 +44,7 @@ def check_environment(environment: DiscreteEnvironment, *, num_paths: int = 32) 
         children = environment.step(states, actions)
         _require(torch.equal(states, before), f"{name}: step changes the states it is given; return new ones")
         _check_step(environment, states, actions, children, ~done)
-        states = torch.where(done.reshape(-1, *[1] * (states.dim() - 1)), states, children)
+        states = where_rows(done, states, children)
         if environment.is_graded:
             deep = environment.depth(states) == depth + 1
             _require_rows(deep | done, states, f"{name}: is_graded, but depth is not {depth + 1} after as many steps")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gfnmc.core.draws import Draws
 from gfnmc.core.errors import PolicyError
+from gfnmc.core.numerics import where_rows
 from gfnmc.kernels.base import Info, Kernel, Reason, State
 from gfnmc.targets.base import checked_log_prob
 
@@ -45,20 +46,23 @@ class MetropolisKernel(Kernel):
     def _propose(self, draws: Draws, position: Tensor) -> Proposal:
         """Propose a move for every chain."""
 
+    @torch.no_grad()
     def propose(self, x: Tensor, draws: Draws) -> tuple[Tensor, Float64[Tensor, " chains"]]:
         """Return proposals as other frameworks want them.
 
         Returns:
             The proposed objects and log q(x_new -> x) - log q(x -> x_new), nats, to be added to the change of the
             log-density; the caller accepts or rejects.
+
+        Raises:
+            PolicyError: If the probability of a proposal is NaN.
         """
-        proposal = self._propose(draws, x)
+        proposal = self._checked_proposal(draws, x)
         return proposal.position, proposal.log_hastings
 
     @torch.no_grad()
     def step(self, draws: Draws, state: State) -> tuple[State, Info]:
-        proposal = self._propose(draws, state.position)
-        _check_finite(proposal)
+        proposal = self._checked_proposal(draws, state.position)
         has_return = proposal.log_hastings > -torch.inf
         evaluated = has_return & ~proposal.is_lazy
         log_prob = torch.full_like(state.log_prob, -torch.inf)
@@ -80,9 +84,18 @@ class MetropolisKernel(Kernel):
             policy_calls=proposal.policy_calls,
             reason=reason.to(torch.int8),
         )
-        moved = is_accepted.reshape(-1, *[1] * (state.position.dim() - 1))
-        position = torch.where(moved, proposal.position, state.position)
+        position = where_rows(is_accepted, proposal.position, state.position)
         return State(position, torch.where(is_accepted, log_prob, state.log_prob)), info
+
+    def _checked_proposal(self, draws: Draws, position: Tensor) -> Proposal:
+        proposal = self._propose(draws, position)
+        unknown = proposal.log_hastings.isnan()
+        if unknown.any():
+            raise PolicyError(
+                f"chain {int(unknown.nonzero()[0, 0])}: the probability of a proposed path is NaN; the weights of P_F "
+                "or P_B are not finite, so train the pair again or load an earlier checkpoint"
+            )
+        return proposal
 
     def _evaluate(self, position: Tensor, rows: Bool[Tensor, " chains"]) -> Float64[Tensor, " rows"]:
         """Return the log-density of the rows that need one; an error names the chain, not the row of the subset."""
@@ -91,12 +104,3 @@ class MetropolisKernel(Kernel):
         if not rows.any():
             return position.new_zeros(0, dtype=torch.float64)
         return checked_log_prob(self.target, position[rows], rows=rows.nonzero()[:, 0])
-
-
-def _check_finite(proposal: Proposal) -> None:
-    if proposal.log_hastings.isnan().any():
-        row = int(proposal.log_hastings.isnan().nonzero()[0, 0])
-        raise PolicyError(
-            f"chain {row}: the probability of a proposed path is NaN; the weights of P_F or P_B are not finite, so "
-            "train the pair again or load an earlier checkpoint"
-        )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
+from gfnmc.core.numerics import where_rows
 from gfnmc.environments.base import Direction, DiscreteEnvironment, uniform_log_probs
 from gfnmc.kernels.base import Reach
 from gfnmc.kernels.metropolis import MetropolisKernel, Proposal
@@ -58,7 +59,7 @@ class RandomWalk(MetropolisKernel):
         log_hastings = mask.sum(-1).to(torch.float64).log() - num_back.log()
         zero = torch.zeros_like(changes)
         return Proposal(
-            position=torch.where(has_change.reshape(-1, *[1] * (position.dim() - 1)), changed, position),
+            position=where_rows(has_change, changed, position),
             log_hastings=torch.where(has_change, log_hastings, 0.0),
             is_lazy=~has_change,
             num_back_steps=zero,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError
+from gfnmc.core.numerics import where_rows
 from gfnmc.kernels.base import Reach
 from gfnmc.kernels.branch import BranchLaw, PrefixLaw, SuffixLaw, Uniform, log_branch_probability
 from gfnmc.kernels.metropolis import MetropolisKernel, Proposal
@@ -101,10 +102,9 @@ class SuffixResampling(MetropolisKernel):
             log_forward_old=self.pair.log_forward(down),
         )
         objects = self.environment.objects(up.end)
-        stays = is_lazy.reshape(-1, *[1] * (position.dim() - 1))
         exits = 0 if self.environment.exit_action is None else 2
         return Proposal(
-            position=torch.where(stays, position, objects),
+            position=where_rows(is_lazy, position, objects),
             log_hastings=torch.where(is_lazy, 0.0, log_hastings),
             is_lazy=is_lazy,
             num_back_steps=torch.where(is_lazy, 0, down.lengths),

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
+from gfnmc.core.numerics import where_rows
 from gfnmc.environments.base import DiscreteEnvironment
 from gfnmc.policies.base import DiscretePolicy
 from gfnmc.policies.path import Path, reversed_path
@@ -31,7 +32,7 @@ def walk_forward(policy: DiscretePolicy, environment: DiscreteEnvironment, state
         if not moving.any():
             break
         cache = policy.advance(cache, states, actions)
-        states = _where(moving, environment.step(states, actions), states)
+        states = where_rows(moving, environment.step(states, actions), states)
         lengths = lengths + moving
         visited.append(states)
         taken.append(torch.where(moving, actions, 0))
@@ -68,7 +69,7 @@ def walk_backward(
         actions, log_prob = policy.sample(cache, states, draws, active)
         log_backward = torch.where(active, log_backward + log_prob, log_backward)
         cache = policy.advance(cache, states, actions)
-        states = _where(active, environment.unstep(states, actions), states)
+        states = where_rows(active, environment.unstep(states, actions), states)
         lengths = lengths + active
         visited.append(states)
         undone.append(actions)
@@ -104,10 +105,6 @@ def _sum_scores(
     dense = torch.zeros(select.shape, dtype=torch.float64, device=scores.device)
     # Added one after the other: `sum` pairs terms by the row's padding, which the longest row of the batch decides.
     return dense.masked_scatter(select, scores).cumsum(1)[:, -1]
-
-
-def _where(rows: Bool[Tensor, " batch"], yes: Tensor, no: Tensor) -> Tensor:
-    return torch.where(rows.reshape(-1, *[1] * (no.dim() - 1)), yes, no)
 
 
 def _stack_actions(actions: list[Tensor], lengths: Tensor) -> Int64[Tensor, "batch length"]:

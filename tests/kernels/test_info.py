@@ -342,5 +342,8 @@ def test_weights_that_are_not_numbers_are_an_error_not_a_rejection() -> None:
 def test_a_proposal_of_unknown_probability_is_an_error_not_a_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = SuffixResampling(random_pair(GRID), from_function(lambda x: x.sum(-1).double(), (2,)))
     monkeypatch.setattr(kernel.pair, "log_backward", lambda path: torch.full((2,), math.nan, dtype=torch.float64))
+    objects = torch.zeros(2, 2, dtype=torch.int64)
     with pytest.raises(PolicyError, match="chain 0: the probability of a proposed path is NaN"):
-        kernel.step(PhiloxDraws(0, "test", 2), kernel.init(torch.zeros(2, 2, dtype=torch.int64)))
+        kernel.step(PhiloxDraws(0, "test", 2), kernel.init(objects))
+    with pytest.raises(PolicyError, match="chain 0: the probability of a proposed path is NaN"):
+        kernel.propose(objects, PhiloxDraws(0, "test", 2))
