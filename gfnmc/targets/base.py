@@ -1,96 +1,41 @@
 """The energy on finished objects: what a target is, and what it may know about itself.
 
-A target needs `event_shape`, `dtype` and `log_prob`. Everything else is optional and makes the diagnostics
-better: named statistics, the modes, and the exact solution where the truth can be computed.
+A target needs `event_shape`, `dtype` and `log_prob`. Everything else is optional: named statistics, the modes and
+the exact solution make the diagnostics better; differences, partial energies and symmetries make kernels and training
+cheaper; and a target that can only be estimated says so.
 """
 
 import math
-import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
-from gfnmc.core.errors import CapabilityError, EnergyError, NonFiniteEnergyError, ObjectError, OptionError
-from gfnmc.core.lookup import RowIndex
+from gfnmc.core.errors import CapabilityError, EnergyError, ObjectError, OptionError
+from gfnmc.core.symmetry import Symmetry
+from gfnmc.targets.checks import check_objects, check_sites, checked_event_shape, checked_log_densities
+from gfnmc.targets.row_draws import RowDraws
+from gfnmc.targets.solution import ExactSolution, ModeSet
+
+__all__ = [
+    "ENUMERATION_LIMIT",
+    "ExactSolution",
+    "ModeSet",
+    "Target",
+    "check_objects",
+    "check_usable",
+    "checked_estimate",
+    "checked_event_shape",
+    "checked_log_prob",
+    "product_space",
+    "solve_by_enumeration",
+    "solve_product_space",
+]
 
 ENUMERATION_LIMIT = 2**17
 """Most objects that `Target.exact()` lists: a second of work and some tens of MiB."""
-
-
-class ModeSet(ABC):
-    """The modes of a target: disjoint regions that a chain has to move between.
-
-    Attributes:
-        names: One a mode, in the order of their ids.
-        examples: A typical object of each mode (its most probable where known), `(num_modes, *event_shape)`;
-            adversarial starts begin here.
-    """
-
-    names: tuple[str, ...]
-    examples: Shaped[Tensor, "modes *event"]
-
-    @abstractmethod
-    def assign(self, x: Shaped[Tensor, "batch *event"]) -> Int64[Tensor, " batch"]:
-        """Return the mode of each object, -1 outside every mode."""
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-@dataclass(frozen=True, eq=False)
-class ExactSolution:
-    """The truth about a target, as far as it can be computed.
-
-    Attributes:
-        log_z: Logarithm of the normalising constant, nats.
-        expectations: Exact means of the target's statistics, by name.
-        mode_masses: Exact probability of each mode, in the order of `ModeSet.names`; None where unknown.
-        support: Every object, `(n, *event_shape)`, where the space was enumerated; else None.
-        log_pmf: Normalised log-probabilities of `support`, nats; None with it.
-    """
-
-    log_z: float
-    expectations: Mapping[str, float] = field(default_factory=dict)
-    mode_masses: tuple[float, ...] | None = None
-    support: Shaped[Tensor, "n *event"] | None = None
-    log_pmf: Float64[Tensor, " n"] | None = None
-
-    def index(self, x: Shaped[Tensor, "batch *event"]) -> Int64[Tensor, " batch"]:
-        """Return where each object stands in `support`.
-
-        Raises:
-            CapabilityError: If the space was not enumerated.
-            ObjectError: If an object is not in the support.
-        """
-        place = self._row_index.find(x)
-        if (place < 0).any():
-            row = int((place < 0).nonzero()[0, 0])
-            raise ObjectError(f"object {row} of the batch, {x[row].tolist()}, is not in the enumerated support")
-        return place
-
-    def sample(self, draws: Draws) -> Shaped[Tensor, "rows *event"]:
-        """Return independent exact draws, one for each row of `draws`.
-
-        Raises:
-            CapabilityError: If the space was not enumerated.
-        """
-        support, log_pmf = self._enumerated()
-        return support[draws.role("exact").categorical(log_pmf)]
-
-    def _enumerated(self) -> tuple[Tensor, Tensor]:
-        if self.support is None or self.log_pmf is None:
-            raise CapabilityError("this exact solution knows expectations only: its space was not enumerated")
-        return self.support, self.log_pmf
-
-    @cached_property
-    def _row_index(self) -> RowIndex:
-        return RowIndex(self._enumerated()[0])
 
 
 class Target(ABC):
@@ -102,16 +47,86 @@ class Target(ABC):
         dtype: Dtype of objects.
         values: The values a coordinate can take, in increasing order, where objects are assignments of
             values to sites; None where they are something else.
+        is_noisy: `log_prob` cannot be had, only an estimate of it.
+        is_unbiased: Where it is noisy, the mean of exp(estimate) is the density.
     """
 
     name: str
     event_shape: tuple[int, ...]
     dtype: torch.dtype
     values: tuple[int, ...] | None = None
+    is_noisy: bool = False
+    is_unbiased: bool = False
 
     @abstractmethod
     def log_prob(self, x: Shaped[Tensor, "batch *event"]) -> Float64[Tensor, " batch"]:
         """Return the unnormalised log-density of each object, in nats; -inf where it is impossible."""
+
+    def estimate_log_prob(self, x: Shaped[Tensor, "batch *event"], draws: Draws) -> Float64[Tensor, " batch"]:
+        """Return one estimate of each object's log-density, in nats, by the decisions of one row of `draws` each.
+
+        The default is `log_prob` itself, which takes no decision.
+        """
+        return self.log_prob(x)
+
+    def log_prob_delta(
+        self, x: Shaped[Tensor, "batch *event"], sites: Int64[Tensor, " batch"]
+    ) -> Float64[Tensor, "batch values"]:
+        """Return how the log-density changes with each value put at one site.
+
+        Override it where that takes less than evaluating `log_prob` for every value, as the default does.
+
+        Args:
+            x: Objects that are possible.
+            sites: A flat site of each object.
+
+        Returns:
+            log_prob with each of `values` at the site, less log_prob(x), nats: exactly 0 for the value that is
+            there, -inf for one that makes the object impossible.
+
+        Raises:
+            CapabilityError: If the target declares no `values`.
+            ObjectError: If an object is impossible, or not the target's.
+            OptionError: If there is not one site an object, or a site is out of range.
+            EnergyError: If the target breaks its contract.
+        """
+        values = torch.tensor(check_sites(self, x, sites), dtype=x.dtype, device=x.device)
+        is_site = torch.arange(torch.Size(self.event_shape).numel(), device=x.device) == sites[:, None]
+        variants = torch.where(is_site[:, None], values[:, None], x.flatten(1)[:, None])
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(len(values))
+        log_prob = checked_log_prob(self, variants.reshape(-1, *x.shape[1:]), rows=rows).reshape(-1, len(values))
+        present = (x.flatten(1).gather(1, sites[:, None]) == values).to(torch.int64).argmax(1, keepdim=True)
+        here = log_prob.gather(1, present)
+        if (here == -torch.inf).any():
+            row = int((here == -torch.inf).nonzero()[0, 0])
+            raise ObjectError(
+                f"object {row} of the batch, {x[row].tolist()}, has density zero under {self.name}, so no change can "
+                "be compared with it; give objects that are possible"
+            )
+        return log_prob - here
+
+    def partial_log_prob(
+        self, x: Shaped[Tensor, "batch *event"], is_assigned: Bool[Tensor, "batch *event"]
+    ) -> Float64[Tensor, " batch"]:
+        """Return the energy terms that the assigned sites have among themselves, nats.
+
+        It equals `log_prob` where every site is assigned.
+
+        Args:
+            x: Objects; any value that the target knows where a site is not assigned.
+            is_assigned: True where a site is assigned.
+
+        Raises:
+            CapabilityError: If the energy is no sum of such terms, or the target does not say so.
+        """
+        raise CapabilityError(
+            f"{self.name} has no energy of unfinished objects: implement `partial_log_prob`, or use an objective that "
+            "looks at finished objects only"
+        )
+
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """Return the elements, without the identity, of a group that leaves `log_prob` unchanged; none by default."""
+        return ()
 
     def statistics(self, x: Shaped[Tensor, "batch *event"]) -> dict[str, Shaped[Tensor, " batch"]]:
         """Return the named scalars worth watching; each becomes an ArviZ variable. None by default."""
@@ -131,7 +146,7 @@ def checked_log_prob(
 ) -> Float64[Tensor, " batch"]:
     """Evaluate a target and hold it to its contract.
 
-    Every energy the package uses comes through here.
+    Every energy the package uses comes through here, or through `checked_estimate`.
 
     Args:
         target: What to evaluate.
@@ -142,63 +157,49 @@ def checked_log_prob(
         EnergyError: If the result is not a `(batch,)` float64 tensor.
         NonFiniteEnergyError: If a value is NaN or +inf.
     """
-    value = target.log_prob(x)
-    if not isinstance(value, Tensor):
-        raise EnergyError(f"{target.name}.log_prob returned a {type(value).__name__}; return a torch tensor")
-    if value.shape != x.shape[:1]:
-        raise EnergyError(
-            f"{target.name}.log_prob returned shape {tuple(value.shape)} for {x.shape[0]} objects; "
-            f"return one value an object, shape ({x.shape[0]},)"
-        )
-    if value.dtype != torch.float64:
-        raise EnergyError(f"{target.name}.log_prob returned {value.dtype}; return torch.float64, add .double()")
-    bad = value.isnan() | (value == torch.inf)
-    if bad.any():
-        row = int(bad.nonzero()[0, 0])
-        called = row if rows is None else int(rows[row])
-        raise NonFiniteEnergyError(
-            f"{target.name}.log_prob returned {float(value[row])} in row {called} for the object {x[row].tolist()}; "
-            "a log-density is finite, or -inf where an object is impossible",
-            row=called,
-            value=float(value[row]),
-        )
-    return value
+    return checked_log_densities(target.log_prob(x), f"{target.name}.log_prob", x, rows)
 
 
-def check_objects(target: Target, x: Tensor) -> None:
-    """Hold a batch of objects to a target's shape, dtype and, where it declares them, values.
+def checked_estimate(
+    target: Target, x: Shaped[Tensor, "batch *event"], draws: Draws, *, rows: Int64[Tensor, " batch"] | None = None
+) -> Float64[Tensor, " batch"]:
+    """Estimate the log-density of each object once and hold the target to its contract.
+
+    Where the target is not noisy this is `checked_log_prob`.
+
+    Args:
+        target: What to estimate.
+        x: Objects.
+        draws: One row an object; or, where `rows` is given, one a row of the whole batch, of which each object
+            uses its own, so that its estimate does not depend on which others are estimated.
+        rows: Which rows of a batch the objects are, where they are a subset; 0, 1, ... by default.
 
     Raises:
-        ObjectError: If shape or dtype differ, or a coordinate has a value that the target does not know.
+        EnergyError: If the result is not a `(batch,)` float64 tensor.
+        NonFiniteEnergyError: If a value is NaN or +inf.
+        OptionError: If there is not one row of draws an object.
     """
-    if tuple(x.shape[1:]) != tuple(target.event_shape):
-        raise ObjectError(
-            f"objects have shape {tuple(x.shape[1:])}, but {target.name} is defined on {tuple(target.event_shape)}"
-        )
-    if x.dtype != target.dtype:
-        raise ObjectError(f"objects are {x.dtype}, but {target.name} is defined on {target.dtype}")
-    if target.values is not None and not _has_values(x, target.values):
-        known = torch.isin(x, torch.tensor(target.values, dtype=x.dtype, device=x.device))
-        row = int((~known).flatten(1).any(1).nonzero()[0, 0])
-        raise ObjectError(
-            f"object {row} of the batch, {x[row].tolist()}, has coordinates outside the values of {target.name}, "
-            f"{target.values}"
-        )
+    if not target.is_noisy:
+        return checked_log_prob(target, x, rows=rows)
+    if rows is not None and draws.num_rows != len(x):
+        draws = RowDraws(draws, rows)
+    if draws.num_rows != len(x):
+        raise OptionError(f"draws of {draws.num_rows} rows for {len(x)} objects; give one row an object")
+    return checked_log_densities(target.estimate_log_prob(x, draws), f"{target.name}.estimate_log_prob", x, rows)
 
 
-def checked_event_shape(shape: Iterable[int]) -> tuple[int, ...]:
-    """Return a user's shape of an object as a tuple.
+def check_usable(target: Target) -> None:
+    """Refuse a target whose estimates would make chains sample something else.
 
     Raises:
-        OptionError: If it is no tuple of integers, is empty, or has a side below 1.
+        CapabilityError: If it is noisy and not declared unbiased.
     """
-    try:
-        checked = tuple(operator.index(side) for side in shape)
-    except TypeError:
-        raise OptionError(f"the shape is {shape!r}; give a tuple of integers, such as (8,) or (8, 8)") from None
-    if not checked or min(checked) < 1:
-        raise OptionError(f"the shape is {checked}; give at least one side, and none below 1")
-    return checked
+    if target.is_noisy and not target.is_unbiased:
+        raise CapabilityError(
+            f"{target.name} is noisy and does not say that it is unbiased, so chains would sample another law than "
+            "its own. Set is_unbiased = True only if the mean of exp(estimate) is the density; then chains are "
+            "pseudo-marginal and exact"
+        )
 
 
 def product_space(values: tuple[int, ...], event_shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -238,17 +239,3 @@ def solve_product_space(target: Target) -> ExactSolution | None:
     if target.values is None or len(target.values) ** math.prod(target.event_shape) > ENUMERATION_LIMIT:
         return None
     return solve_by_enumeration(target, product_space(target.values, target.event_shape, target.dtype))
-
-
-def _has_values(x: Tensor, values: tuple[int, ...]) -> bool:
-    """Say whether every coordinate is one of `values`, without `isin` (100 times slower) for the usual sets."""
-    if x.numel() == 0:
-        return True
-    if values == (-1, 1):
-        low, high = x.abs().aminmax()
-        return bool(low == 1) and bool(high == 1)
-    low, high = x.aminmax()
-    if bool(low < values[0]) or bool(high > values[-1]):
-        return False
-    is_gapless = values[-1] - values[0] == len(values) - 1 and not x.dtype.is_floating_point
-    return is_gapless or bool(torch.isin(x, torch.tensor(values, dtype=x.dtype, device=x.device)).all())

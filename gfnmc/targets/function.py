@@ -1,7 +1,8 @@
 """A target out of a user's own function: any batched log-density, in torch or in NumPy.
 
 `log_prob(x) = fn(x)`, unnormalised, in nats. Where the values of a site are given and the space is small, the
-exact solution is found by enumeration, so that a user's own energy can be checked as the built-in ones are.
+exact solution is found by enumeration, so that a user's own energy can be checked as the built-in ones are. A function
+that can only estimate its log-density, by random decisions of its own, goes through `noisy_from_function`.
 """
 
 import functools
@@ -14,11 +15,16 @@ import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
+from gfnmc.core.draws import Draws
 from gfnmc.core.errors import EnergyError, OptionError
 from gfnmc.targets.base import ExactSolution, Target, check_objects, checked_event_shape, solve_product_space
+from gfnmc.targets.noisy import NoisyTarget
 
 BatchFunction = Callable[[Any], Any]
 """Takes a batch of objects, returns one number an object: a tensor or an array of shape `(batch,)`."""
+
+NoisyBatchFunction = Callable[[Tensor, Draws], Any]
+"""Takes a batch of objects and draws with a row for each, returns one number an object."""
 
 
 def from_function(
@@ -80,11 +86,43 @@ def from_numpy_function(
     return _FunctionTarget(_call_with_array, fn, event_shape, values, dtype, name, statistics)
 
 
-class _FunctionTarget(Target):
+def noisy_from_function(
+    fn: NoisyBatchFunction,
+    event_shape: tuple[int, ...],
+    *,
+    is_unbiased: bool,
+    values: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.int64,
+    name: str = "user",
+    statistics: Mapping[str, BatchFunction] | None = None,
+) -> NoisyTarget:
+    """Wrap a torch function that estimates a log-density as a noisy target.
+
+    Args:
+        fn: Takes objects `(batch, *event_shape)` and `Draws` with a row for each, returns one estimate of each
+            log-density, `(batch,)`, nats. Decide by the draws only, or the seed will not repeat the run.
+        event_shape: As in `from_function`.
+        is_unbiased: Whether the mean of exp(estimate) is the density, up to one factor for all objects. Chains
+            refuse a target that does not say so: they would sample another law.
+        values: The values a site can take, as in `from_function`; a noisy target is never solved.
+        dtype: Dtype of objects.
+        name: Short name for tables and files.
+        statistics: Named functions of a batch of objects, each `(batch,)`, worth watching.
+
+    Raises:
+        OptionError: As in `from_function`.
+        EnergyError: Later, from `estimate_log_prob`, if `fn` does not return `(batch,)` numbers.
+    """
+    return _NoisyFunctionTarget(fn, event_shape, is_unbiased, values, dtype, name, statistics)
+
+
+class _UserTarget(Target):
+    """What targets out of functions share: the space of objects, and the statistics."""
+
     def __init__(
         self,
         call: Callable[[BatchFunction, Tensor], object],
-        fn: BatchFunction,
+        fn: Callable[..., Any],
         event_shape: tuple[int, ...],
         values: tuple[int, ...] | None,
         dtype: torch.dtype,
@@ -107,17 +145,19 @@ class _FunctionTarget(Target):
         self._fn = fn
         self._statistics = dict(statistics or {})
 
-    def log_prob(self, x: Shaped[Tensor, "batch *event"]) -> Float64[Tensor, " batch"]:
-        check_objects(self, x)
-        value = _as_batch(self._call(self._fn, x), x, f"the log-density of {self.name}", EnergyError)
-        # An energy with parameters of its own would otherwise tie the whole history of a chain to its graph.
-        return value if x.requires_grad else value.detach()
-
     def statistics(self, x: Shaped[Tensor, "batch *event"]) -> dict[str, Shaped[Tensor, " batch"]]:
         return {
             key: _as_batch(self._call(statistic, x), x, f"the statistic {key!r} of {self.name}", OptionError).detach()
             for key, statistic in self._statistics.items()
         }
+
+
+class _FunctionTarget(_UserTarget):
+    def log_prob(self, x: Shaped[Tensor, "batch *event"]) -> Float64[Tensor, " batch"]:
+        check_objects(self, x)
+        value = _as_batch(self._call(self._fn, x), x, f"the log-density of {self.name}", EnergyError)
+        # An energy with parameters of its own would otherwise tie the whole history of a chain to its graph.
+        return value if x.requires_grad else value.detach()
 
     def exact(self) -> ExactSolution | None:
         return self._exact
@@ -125,6 +165,25 @@ class _FunctionTarget(Target):
     @functools.cached_property
     def _exact(self) -> ExactSolution | None:
         return solve_product_space(self)
+
+
+class _NoisyFunctionTarget(_UserTarget, NoisyTarget):
+    def __init__(
+        self,
+        fn: NoisyBatchFunction,
+        event_shape: tuple[int, ...],
+        is_unbiased: bool,
+        values: tuple[int, ...] | None,
+        dtype: torch.dtype,
+        name: str,
+        statistics: Mapping[str, BatchFunction] | None,
+    ) -> None:
+        super().__init__(_call_with_tensor, fn, event_shape, values, dtype, name, statistics)
+        self.is_unbiased = bool(is_unbiased)
+
+    def estimate_log_prob(self, x: Shaped[Tensor, "batch *event"], draws: Draws) -> Float64[Tensor, " batch"]:
+        check_objects(self, x)
+        return _as_batch(self._fn(x, draws), x, f"the estimate of {self.name}", EnergyError).detach()
 
 
 # Module functions, not closures, so that the target of a module's function can be sent to a worker process.

@@ -16,10 +16,15 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import OptionError
-from gfnmc.targets.base import ExactSolution, ModeSet, Target, check_objects, solve_product_space
+from gfnmc.core.symmetry import Symmetry
+from gfnmc.targets.base import ExactSolution, ModeSet, Target, solve_product_space
+from gfnmc.targets.checks import check_assigned, check_objects
 
 MAX_NAMED_DIMS = 16
 """Dimensions up to which the 2^D corners are listed as modes."""
+
+MAX_PERMUTED_DIMS = 4
+"""Dimensions up to which all permutations of the axes are declared as symmetries; with more, only the cyclic ones."""
 
 
 class HyperGrid(Target):
@@ -65,6 +70,21 @@ class HyperGrid(Target):
         check_objects(self, x)
         return self._log_rewards.to(x.device)[_lowest_level(x, self._level)]
 
+    def partial_log_prob(
+        self, x: Shaped[Tensor, "batch *event"], is_assigned: Bool[Tensor, "batch *event"]
+    ) -> Float64[Tensor, " batch"]:
+        """Return the log-reward of the best cell with the assigned coordinates: the reward is no sum of terms."""
+        check_assigned(self, x, is_assigned)
+        level = torch.where(is_assigned, self._level.to(x.device)[x], self._level.max())
+        return self._log_rewards.to(x.device)[level.amin(1)]
+
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """Return the permutations of the axes, each with and without the reflection of all coordinates at once.
+
+        A reflection of some coordinates only leaves the reward unchanged too, but is no relabelling of all sites.
+        """
+        return self._symmetries
+
     def statistics(self, x: Shaped[Tensor, "batch *event"]) -> dict[str, Shaped[Tensor, " batch"]]:
         scaled = x.to(torch.float64) / (self.side - 1)
         named = {f"x{axis}": scaled[:, axis] for axis in range(self.num_dims)}
@@ -86,6 +106,18 @@ class HyperGrid(Target):
         if self.num_dims > MAX_NAMED_DIMS or not (self._level == 2).any():
             return None
         return _Corners(self.num_dims, self.side, self._level)
+
+    @cached_property
+    def _symmetries(self) -> tuple[Symmetry, ...]:
+        axes, values = tuple(range(self.num_dims)), tuple(range(self.side))
+        orders = [axes[turn:] + axes[:turn] for turn in axes]
+        if self.num_dims <= MAX_PERMUTED_DIMS:
+            orders = list(itertools.permutations(axes))
+        elements = []
+        for order in orders:
+            name = f"axes to {', '.join(map(str, order))}"
+            elements += [Symmetry(name, order, values), Symmetry(f"{name}, reflected", order, values[::-1])]
+        return tuple(element for element in elements if not element.is_identity)
 
     @cached_property
     def _exact(self) -> ExactSolution | None:

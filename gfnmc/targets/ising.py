@@ -5,30 +5,22 @@
 Every bond counts once, so on the square lattice a uniform coupling is critical at ln(1 + sqrt(2)) / 2 = 0.4407.
 (Code that writes s'As with a symmetric A counts each bond twice; its coupling is half of this one.)
 
-Reference: Kramers and Wannier 1941, "Statistics of the two-dimensional ferromagnet", for the transfer matrix.
+Reference: Ising 1925, "Beitrag zur Theorie des Ferromagnetismus"; `targets/transfer.py` for the exact solution.
 """
 
 import math
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import OptionError
-from gfnmc.targets.base import (
-    ExactSolution,
-    ModeSet,
-    Target,
-    check_objects,
-    checked_event_shape,
-    product_space,
-    solve_product_space,
-)
-
-MAX_TRANSFER_WIDTH = 10
-"""Sites of a row up to which a lattice is solved by transfer matrices; the work grows as 4^width."""
+from gfnmc.core.symmetry import Symmetry
+from gfnmc.targets.base import ExactSolution, ModeSet, Target, solve_product_space
+from gfnmc.targets.checks import check_assigned, check_objects, check_sites, checked_event_shape
+from gfnmc.targets.lattice import bonds_by_axis, lattice_symmetries, neighbour_tables
+from gfnmc.targets.transfer import exact_sampler, lay_out, log_z_and_mean
 
 
 class Ising(Target):
@@ -70,33 +62,46 @@ class Ising(Target):
         self.name = f"ising-{'x'.join(str(side) for side in self.event_shape)}"
         self.periodic = periodic
         self.num_sites = math.prod(self.event_shape)
-        bonds_by_axis = _bonds_by_axis(self.event_shape, periodic)
-        self.bonds = torch.cat(list(bonds_by_axis.values()))
+        by_axis = bonds_by_axis(self.event_shape, periodic)
+        self.bonds = torch.cat(list(by_axis.values()))
         self.coupling = _fill("coupling", coupling, (len(self.bonds),), "one number or one a bond")
         self.field = _fill("field", field, self.event_shape, "one number or one a site")
         # With one coupling for all, the weights are 0 and 1 and their sums are exact integers.
         is_uniform = len(self.bonds) > 0 and bool((self.coupling == self.coupling[0]).all())
         self._scale = float(self.coupling[0]) if is_uniform else 1.0
-        weights = (torch.ones_like(self.coupling) if is_uniform else self.coupling).split(
-            [len(bonds) for bonds in bonds_by_axis.values()]
-        )
+        self._bond_weights = torch.ones_like(self.coupling) if is_uniform else self.coupling
+        weights = self._bond_weights.split([len(bonds) for bonds in by_axis.values()])
         self._weights_by_axis = {
             axis: torch.zeros(self.num_sites, dtype=torch.float64).scatter(0, bonds[:, 0], along)
-            for (axis, bonds), along in zip(bonds_by_axis.items(), weights, strict=True)
+            for (axis, bonds), along in zip(by_axis.items(), weights, strict=True)
             if len(bonds) > 0
         }
         self._has_field = bool(self.field.any())
 
     def log_prob(self, x: Shaped[Tensor, "batch *event"]) -> Float64[Tensor, " batch"]:
         check_objects(self, x)
-        total = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
-        for axis, weights in self._weights_by_axis.items():
-            aligned = x * x.roll(-1, axis + 1)
-            total += aligned.flatten(1).to(torch.float64) @ weights.to(x.device)
-        total *= self._scale
-        if self._has_field:
-            total += x.flatten(1).to(torch.float64) @ self.field.flatten().to(x.device)
-        return total
+        return self._sum_terms(x)
+
+    def partial_log_prob(
+        self, x: Shaped[Tensor, "batch *event"], is_assigned: Bool[Tensor, "batch *event"]
+    ) -> Float64[Tensor, " batch"]:
+        check_assigned(self, x, is_assigned)
+        return self._sum_terms(x * is_assigned)
+
+    def log_prob_delta(
+        self, x: Shaped[Tensor, "batch *event"], sites: Int64[Tensor, " batch"]
+    ) -> Float64[Tensor, "batch values"]:
+        values = check_sites(self, x, sites)
+        neighbours, weights = (table.to(x.device) for table in self._neighbours)
+        spins = x.flatten(1)
+        around = spins.gather(1, neighbours[sites]).to(torch.float64)
+        local_field = self._scale * (around * weights[sites]).sum(1) + self.field.flatten().to(x.device)[sites]
+        change = torch.tensor(values, device=x.device) - spins.gather(1, sites[:, None])
+        return change * local_field[:, None]
+
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """Return the shifts along the axes where every coupling and field repeats, and the flip without a field."""
+        return self._symmetries
 
     def statistics(self, x: Shaped[Tensor, "batch *event"]) -> dict[str, Shaped[Tensor, " batch"]]:
         magnetisation = _total_spin(x).to(torch.float64) / self.num_sites
@@ -119,8 +124,8 @@ class Ising(Target):
         """Return the exact solution, or None where it is out of reach.
 
         Up to `ENUMERATION_LIMIT` configurations are enumerated. Larger lattices of two dimensions whose shorter
-        side is at most `MAX_TRANSFER_WIDTH` are solved by transfer matrices: log Z, the means of the energy and
-        of the magnetisation, and with an odd number of sites the masses of the modes.
+        side is at most 10 are solved row by row: log Z, the means of the energy and of the magnetisation, exact
+        draws, and with an odd number of sites the masses of the modes.
         """
         return self._exact
 
@@ -129,20 +134,58 @@ class Ising(Target):
         return solve_product_space(self) or self._solve_by_rows()
 
     def _solve_by_rows(self) -> ExactSolution | None:
-        rows = _as_rows(self)
-        if rows is None:
+        spin = torch.tensor(self.values, dtype=torch.float64)
+        on_bonds = self.coupling[:, None, None] * torch.outer(spin, spin)
+        weights = lay_out(self.event_shape, self.bonds, on_bonds, self.field.flatten()[:, None] * spin)
+        if weights is None:
             return None
-        log_z, mean_log_prob = _sum_over_rows(rows, rows.potential, rows.coupling)
+        log_z, mean_log_prob = log_z_and_mean(weights, weights)
         mean_total_spin = 0.0
         if self._has_field:
-            row_spin = rows.spins.sum(1).expand_as(rows.potential)
-            _, mean_total_spin = _sum_over_rows(rows, row_spin, torch.zeros_like(rows.coupling))
+            total_spin = lay_out(self.event_shape, self.bonds, 0.0 * on_bonds, spin.expand(self.num_sites, -1))
+            assert total_spin is not None
+            _, mean_total_spin = log_z_and_mean(weights, total_spin)
         expectations = {
             "energy_per_site": -mean_log_prob / self.num_sites,
             "magnetisation": mean_total_spin / self.num_sites,
         }
-        is_split_evenly = self.modes() is not None and self.num_sites % 2 == 1
-        return ExactSolution(log_z, expectations, (0.5, 0.5) if is_split_evenly else None)
+        masses = (0.5, 0.5) if self.modes() is not None and self.num_sites % 2 == 1 else None
+        sampler = exact_sampler(weights, (-1, 1), self.dtype, self.event_shape)
+        return ExactSolution(log_z, expectations, masses, sampler=sampler)
+
+    @cached_property
+    def _neighbours(self) -> tuple[Int64[Tensor, "sites degree"], Float64[Tensor, "sites degree"]]:
+        """Return each site's neighbours, and the weights of the bonds to them in units of `_scale`."""
+        neighbours, bonds = neighbour_tables(self.bonds, self.num_sites)
+        return neighbours, torch.cat([self._bond_weights, self.coupling.new_zeros(1)])[bonds]
+
+    @cached_property
+    def _symmetries(self) -> tuple[Symmetry, ...]:
+        axes = [axis for axis in range(len(self.event_shape)) if self._repeats_along(axis)]
+        relabellings = {"identity": (0, 1)} | ({} if self._has_field else {"flip": (1, 0)})
+        return lattice_symmetries(self.event_shape, axes, relabellings)
+
+    def _repeats_along(self, axis: int) -> bool:
+        if not self.periodic or not torch.equal(self.field.roll(1, axis), self.field):
+            return False
+        # Along a side of length 2 its own bonds stay where they are; only their ends change places.
+        grids = {of: weights.reshape(self.event_shape) for of, weights in self._weights_by_axis.items()}
+        return all(
+            torch.equal(grid.roll(1, axis), grid)
+            for of, grid in grids.items()
+            if of != axis or self.event_shape[axis] > 2
+        )
+
+    def _sum_terms(self, spins: Shaped[Tensor, "batch *event"]) -> Float64[Tensor, " batch"]:
+        """Return the sum over bonds and sites, where a spin of 0 takes no part."""
+        total = torch.zeros(spins.shape[0], dtype=torch.float64, device=spins.device)
+        for axis, weights in self._weights_by_axis.items():
+            aligned = spins * spins.roll(-1, axis + 1)
+            total += aligned.flatten(1).to(torch.float64) @ weights.to(spins.device)
+        total *= self._scale
+        if self._has_field:
+            total += spins.flatten(1).to(torch.float64) @ self.field.flatten().to(spins.device)
+        return total
 
 
 class _Magnetised(ModeSet):
@@ -161,33 +204,6 @@ def _total_spin(x: Shaped[Tensor, "batch *event"]) -> Int64[Tensor, " batch"]:
     return x.flatten(1).sum(1, dtype=torch.int64)
 
 
-def _bonds_by_axis(shape: tuple[int, ...], periodic: bool) -> dict[int, Int64[Tensor, "bonds 2"]]:
-    site = torch.arange(math.prod(shape)).reshape(shape)
-    bonds = {}
-    for axis, side in enumerate(shape):
-        num_firsts = side if periodic and side > 2 else side - 1
-        first = site.narrow(axis, 0, num_firsts).flatten()
-        second = site.roll(-1, axis).narrow(axis, 0, num_firsts).flatten()
-        bonds[axis] = torch.stack([first, second], 1)
-    return bonds
-
-
-class _Rows(NamedTuple):
-    """A lattice of two dimensions, laid out in rows along its shorter side.
-
-    Attributes:
-        potential: Log-weight of each state of each row by itself, `(rows, states)`.
-        coupling: Coupling of each site to the next row, `(rows, width)`.
-        spins: The states of a row, `(states, width)`.
-        is_ring: Whether the last row is joined to the first.
-    """
-
-    potential: Float64[Tensor, "rows states"]
-    coupling: Float64[Tensor, "rows width"]
-    spins: Float64[Tensor, "states width"]
-    is_ring: bool
-
-
 def _fill(what: str, value: float | Tensor, shape: tuple[int, ...], wanted: str) -> Float64[Tensor, "*shape"]:
     """Return one number for each entry of `shape`, the user's own untouched."""
     try:
@@ -199,83 +215,3 @@ def _fill(what: str, value: float | Tensor, shape: tuple[int, ...], wanted: str)
     if not given.isfinite().all():
         raise OptionError(f"{what} has values that are not finite")
     return given.expand(shape).clone()
-
-
-def _as_rows(target: Ising) -> _Rows | None:
-    """Lay a lattice out in rows; None where it is no plane, or too wide."""
-    sides = [side for side in target.event_shape if side > 1]
-    if len(sides) > 2:
-        return None
-    sides = [1] * (2 - len(sides)) + sides
-    num_rows, width = max(sides), min(sides)
-    if width > MAX_TRANSFER_WIDTH:
-        return None
-    site = torch.arange(target.num_sites)
-    row, column = (site // width, site % width) if sides[1] == width else (site % num_rows, site // num_rows)
-    first, second = target.bonds.unbind(1)
-    is_within = row[first] == row[second]
-    within = torch.zeros(num_rows, width, width, dtype=torch.float64)
-    a, b = first[is_within], second[is_within]
-    within[row[a], column[a], column[b]] = target.coupling[is_within]
-    between = torch.zeros(num_rows, width, dtype=torch.float64)
-    a = first[~is_within]
-    between[row[a], column[a]] = target.coupling[~is_within]
-    field = torch.zeros(num_rows, width, dtype=torch.float64)
-    field[row, column] = target.field.flatten()
-    spins = product_space((-1, 1), (width,), torch.float64)
-    potential = torch.einsum("si,rij,sj->rs", spins, within, spins) + field @ spins.T
-    return _Rows(potential, between, spins, is_ring=bool((row[first] > row[second]).any()))
-
-
-def _sum_over_rows(
-    rows: _Rows, row_value: Float64[Tensor, "rows states"], bond_value: Float64[Tensor, "rows width"]
-) -> tuple[float, float]:
-    """Return log Z and the mean of a quantity that is a sum over rows and over the bonds between them.
-
-    Rows are added one at a time, in log space so that no coupling is too strong. Beside the log-weight of the
-    configurations summed so far goes the mean, under those weights, of the quantity so far.
-
-    Args:
-        rows: The lattice.
-        row_value: What each state of each row adds to the quantity.
-        bond_value: What each bond to the next row adds, times the product of its spins.
-    """
-    last = len(rows.potential) - 1
-    spins = rows.spins
-    # Entry (s, t): all configurations so far whose first row is s and whose current row is t.
-    log_weight = rows.potential[0][:, None] + (spins * rows.coupling[0]) @ spins.T
-    mean = row_value[0][:, None] + (spins * bond_value[0]) @ spins.T
-    if not rows.is_ring:
-        mean = (log_weight.softmax(0) * mean).sum(0, keepdim=True)
-        log_weight = log_weight.logsumexp(0, keepdim=True)
-    for row in range(1, last + 1):
-        log_weight = log_weight + rows.potential[row]
-        mean = mean + row_value[row]
-        if row < last or rows.is_ring:
-            log_weight, mean = _next_row(log_weight, mean, rows.coupling[row], bond_value[row])
-    if rows.is_ring:
-        log_weight, mean = log_weight.diagonal(), mean.diagonal()
-    return float(log_weight.logsumexp(-1)), float((log_weight.softmax(-1) * mean).sum())
-
-
-def _next_row(
-    log_weight: Float64[Tensor, "starts states"],
-    mean: Float64[Tensor, "starts states"],
-    coupling: Float64[Tensor, " width"],
-    bond_value: Float64[Tensor, " width"],
-) -> tuple[Float64[Tensor, "starts states"], Float64[Tensor, "starts states"]]:
-    """Exchange each site of the row for its neighbour in the next row, one site at a time."""
-    for column in range(len(coupling)):
-        split = (len(log_weight), 2**column, 2, -1)
-        down, up = log_weight.reshape(split).unbind(2)
-        mean_down, mean_up = mean.reshape(split).unbind(2)
-        sums, means = [], []
-        for spin in (-1, 1):
-            strength, value = spin * coupling[column], spin * bond_value[column]
-            from_down, from_up = down - strength, up + strength
-            sums.append(torch.logaddexp(from_down, from_up))
-            share_up = torch.sigmoid(from_up - from_down)
-            means.append(torch.lerp(mean_down - value, mean_up + value, share_up))
-        log_weight = torch.stack(sums, 2).reshape(len(log_weight), -1)
-        mean = torch.stack(means, 2).reshape(len(mean), -1)
-    return log_weight, mean

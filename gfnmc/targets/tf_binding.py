@@ -21,6 +21,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from gfnmc.core.errors import ObjectError, OptionError
+from gfnmc.core.symmetry import Symmetry
 from gfnmc.targets.base import ExactSolution, ModeSet, Target, check_objects, product_space, solve_by_enumeration
 
 FACTORS = ("KLF1", "WT1", "SNAI2", "SIX6")
@@ -31,6 +32,7 @@ _LENGTH = 8
 _NUM_SEQUENCES = 4**_LENGTH
 _LETTERS = "ACGT"
 _PLACE = 4 ** np.arange(_LENGTH - 1, -1, -1)
+_REVERSE_COMPLEMENT = Symmetry("reverse complement", tuple(range(_LENGTH))[::-1], (3, 2, 1, 0))
 
 
 class TFBinding(Target):
@@ -78,6 +80,10 @@ class TFBinding(Target):
             "purines": fraction_a + fraction_g,
             "gc_skew": fraction_g - fraction_c,
         }
+
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """Return the reverse complement: the same stretch of DNA, read from its other strand."""
+        return (_REVERSE_COMPLEMENT,)
 
     def modes(self) -> ModeSet | None:
         """Return the clusters of strong binders, heaviest first.

@@ -12,6 +12,8 @@ from gfnmc.core.errors import CapabilityError, EnergyError, NonFiniteEnergyError
 from gfnmc.targets import ExactSolution, Target, from_function
 from gfnmc.targets.base import (
     check_objects,
+    check_usable,
+    checked_estimate,
     checked_event_shape,
     checked_log_prob,
     product_space,
@@ -151,6 +153,35 @@ def test_a_solution_without_support_says_so() -> None:
         solution.index(X)
     with pytest.raises(CapabilityError, match="not enumerated"):
         solution.sample(PhiloxDraws(0, "test", 4))
+    assert not solution.can_sample
+
+
+def test_a_solution_with_a_sampler_needs_no_support() -> None:
+    solution = ExactSolution(1.0, sampler=lambda draws: torch.arange(draws.num_rows)[:, None])
+    assert solution.can_sample
+    assert solution.sample(PhiloxDraws(0, "test", 3)).tolist() == [[0], [1], [2]]
+
+
+def test_what_a_target_offers_by_default() -> None:
+    target = two_sites()
+    assert not target.is_noisy
+    assert not target.is_unbiased
+    assert target.symmetries() == ()
+    x = target.exact().support
+    draws = PhiloxDraws(0, "test", len(x))
+    assert torch.equal(target.estimate_log_prob(x, draws), target.log_prob(x))
+    assert torch.equal(checked_estimate(target, x, draws), target.log_prob(x))
+    with pytest.raises(CapabilityError, match="partial_log_prob"):
+        target.partial_log_prob(x, torch.ones_like(x, dtype=torch.bool))
+    check_usable(target)
+
+
+def test_differences_are_held_to_the_contract_too() -> None:
+    target = from_function(lambda x: torch.where(x.sum(1) == 5, math.nan, 0.0), (3,), values=(0, 1, 2))
+    x = torch.tensor([[0, 0, 0], [0, 1, 0], [2, 2, 0]])
+    assert torch.equal(target.log_prob_delta(x[:2], torch.tensor([2, 0])), torch.zeros(2, 3, dtype=torch.float64))
+    with pytest.raises(NonFiniteEnergyError, match="row 2"):
+        target.log_prob_delta(x, torch.tensor([0, 0, 2]))
 
 
 def test_enumeration_gives_no_weight_to_the_impossible() -> None:
