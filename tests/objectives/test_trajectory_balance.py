@@ -18,6 +18,12 @@ def test_the_value() -> None:
     ) == (pytest.approx((1.0 - 2.0 + 0.5 - 3.0) ** 2))
 
 
+def test_a_log_z_for_each_path() -> None:
+    log_z, *scores = (random_numbers(seed, 5) for seed in range(4))
+    each = [trajectory_balance(log_z[row], *(score[row : row + 1] for score in scores)) for row in range(5)]
+    assert_close(trajectory_balance(log_z, *scores), torch.cat(each), 1e-15)
+
+
 def test_the_gradient() -> None:
     assert torch.autograd.gradcheck(
         trajectory_balance,

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from gfnmc.core.draws import Draws, PhiloxDraws
+from gfnmc.core.errors import CapabilityError
 from gfnmc.environments import DiscreteEnvironment, HyperGrid, Lattice, StateGraph, enumerate_states
 from gfnmc.policies import GFlowNet, Path, score_backward, score_forward, walk_backward, walk_forward
+from gfnmc.policies.rollout import backward_scores, evaluate_along, exit_scores, forward_scores, num_transitions
 from gfnmc.testing import enumerate_decisions
 from tests.support import (
     Stairs,
@@ -218,3 +220,75 @@ def test_no_rows_are_no_trouble() -> None:
     path = walk_forward(pair.forward, pair.environment, source, PhiloxDraws(0, "x", 0))
     assert path.states.shape[0] == 0
     assert score_forward(pair.forward, pair.environment, path).shape == (0,)
+
+
+def test_scores_of_transitions_add_up_to_scores_of_paths(pair: GFlowNet) -> None:
+    environment = pair.environment
+    full = sample_paths(pair, 100)
+    has_exit = environment.exit_action is not None
+    for path in (full, full.after(torch.arange(100) % 3), full.after(full.lengths)):
+        forward = forward_scores(pair.forward, environment, path)
+        backward = backward_scores(pair.backward, environment, path)
+        width = path.actions.shape[1] + has_exit
+        assert forward.shape == backward.shape == (100, width)
+        is_padding = torch.arange(width) >= num_transitions(environment, path)[:, None]
+        assert not forward[is_padding].any()
+        assert not backward[is_padding].any()
+        assert_close(forward.sum(1), score_forward(pair.forward, environment, path), 1e-12)
+        assert_close(backward.sum(1), score_backward(pair.backward, environment, path), 1e-12)
+        for place in range(path.actions.shape[1]):
+            rows = path.is_action[:, place]
+            here, there, taken = (
+                it[rows] for it in (path.states[:, place], path.states[:, place + 1], path.actions[:, place])
+            )
+            forth = pair.forward.score(pair.forward.begin(here), here, taken)
+            back = pair.backward.score(pair.backward.begin(there), there, taken)
+            bound = 1e-4 if environment.positions == 16 else 1e-12
+            assert_close(forward[rows, place], forth, bound)
+            assert_close(backward[rows, place], back, bound)
+        if has_exit:
+            assert not backward.gather(1, path.lengths[:, None]).any()
+
+
+def test_scores_of_exits() -> None:
+    for environment in (HyperGrid(2, 4), Stairs(5)):
+        pair = random_pair(environment, seed=4)
+        path = sample_paths(pair, 60)
+        exits = exit_scores(pair.forward, environment, path)
+        for place in range(path.states.shape[1]):
+            states = path.states[:, place]
+            law = pair.forward.log_probs(pair.forward.begin(states), states)[:, environment.exit_action]
+            assert_close(exits[:, place], torch.where(place <= path.lengths, law, 0.0), 1e-12)
+        last = forward_scores(pair.forward, environment, path).gather(1, path.lengths[:, None])
+        assert_close(exits.gather(1, path.lengths[:, None]), last, 1e-12)
+    lattice = Lattice((3,), (0, 1))
+    with pytest.raises(CapabilityError, match="no exit action"):
+        exit_scores(random_pair(lattice).forward, lattice, sample_paths(random_pair(lattice), 3))
+
+
+def test_gradients_flow_through_scores_of_transitions() -> None:
+    pair = random_pair(HyperGrid(2, 3))
+    path = sample_paths(pair, 20)
+    environment = pair.environment
+    exits = exit_scores(pair.forward, environment, path)
+    scores = forward_scores(pair.forward, environment, path) + backward_scores(pair.backward, environment, path)
+    (scores + exits).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in pair.parameters())
+
+
+def test_a_function_along_paths_is_told_the_row() -> None:
+    for environment in (HyperGrid(2, 4), Stairs(5, exits=False)):
+        path = sample_paths(random_pair(environment), 30)
+        states, rows = [], []
+
+        def record(at: Tensor, of: Tensor, states: list[Tensor] = states, rows: list[Tensor] = rows) -> Tensor:
+            states.append(at)
+            rows.append(of)
+            return of.double() + 1.0
+
+        values = evaluate_along(environment, path, record)
+        inside = torch.arange(values.shape[1]) < num_transitions(environment, path)[:, None]
+        assert torch.equal(values, torch.where(inside, torch.arange(30)[:, None] + 1.0, 0.0).double())
+        assert torch.equal(states[0], path.states[:, : values.shape[1]][inside])
+        assert not environment.is_terminal(states[0]).any() or environment.exit_action is not None
+        assert torch.equal(rows[0], inside.nonzero()[:, 0])
