@@ -14,13 +14,15 @@ Reference: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (th
 import functools
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from gfnmc.core.errors import PolicyError
+from gfnmc.core.errors import OptionError, PolicyError
 
 TILE = 256
 # Rows have lower tiles, so decisions that all rows share have a stream of their own.
@@ -81,6 +83,63 @@ class Draws(ABC):
         Legal only where each choice alone leaves the target invariant: then the rows stay independent.
         """
 
+    def repeated(self, times: int) -> "Draws":
+        """Return decisions for `times` rows in the place of each; row i * times + j belongs to row i.
+
+        They do not depend on the other rows of the batch either.
+
+        Raises:
+            OptionError: If `times` is below 1.
+        """
+        return RepeatedDraws(self, times)
+
+
+class RepeatedDraws(Draws):
+    """Several rows in the place of each row of other draws, which decide for them one after the other.
+
+    Args:
+        draws: What decides.
+        times: Rows in the place of each.
+
+    Raises:
+        OptionError: If `times` is below 1.
+    """
+
+    def __init__(self, draws: Draws, times: int) -> None:
+        self._draws = draws
+        self._times = _checked_times(times)
+
+    @property
+    def num_rows(self) -> int:
+        return self._draws.num_rows * self._times
+
+    def role(self, name: str) -> "RepeatedDraws":
+        return RepeatedDraws(self._draws.role(name), self._times)
+
+    def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
+        laws = [log_probs] * self._times if log_probs.dim() == 1 else self._apart(log_probs)
+        return self._together(map(self._draws.categorical, laws, self._apart(active)))
+
+    def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
+        return self._together(map(self._draws.bernoulli, self._apart(log_probs), self._apart(active)))
+
+    def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
+        return self._together(map(self._draws.integers, self._apart(highs), self._apart(active)))
+
+    def permutation(self, length: int) -> Tensor:
+        return self._together(self._draws.permutation(length) for _ in range(self._times))
+
+    def shared_categorical(self, log_probs: Tensor) -> int:
+        return self._draws.shared_categorical(log_probs)
+
+    def _apart(self, values: Tensor | None) -> Sequence[Tensor | Any]:
+        """Return the first of the rows in each place, the second and so on."""
+        return [None] * self._times if values is None else values.unflatten(0, (-1, self._times)).unbind(1)
+
+    @staticmethod
+    def _together(decisions: Iterable[Tensor]) -> Tensor:
+        return torch.stack(list(decisions), 1).flatten(0, 1)
+
 
 class PhiloxDraws(Draws):
     """Counter-based random numbers from NumPy's Philox generator.
@@ -91,14 +150,25 @@ class PhiloxDraws(Draws):
         num_rows: Rows of the batch.
         step: Step of the run; `at(step)` moves.
         device: Where the decisions are wanted.
+        tile: Rows that share a stream; a multiple of the rows that must stay together.
     """
 
-    def __init__(self, seed: int, role: str, num_rows: int, step: int = 0, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        seed: int,
+        role: str,
+        num_rows: int,
+        step: int = 0,
+        device: torch.device | str = "cpu",
+        *,
+        tile: int = TILE,
+    ) -> None:
         self.seed = int(seed)
         self._role = role
         self._num_rows = num_rows
         self._step = step
         self._device = device
+        self._tile = tile
         self._generators: list[np.random.Generator] = []
         self._shared: np.random.Generator | None = None
         self._buffer: Tensor = torch.empty(0)
@@ -110,10 +180,16 @@ class PhiloxDraws(Draws):
 
     def at(self, step: int) -> "PhiloxDraws":
         """Return the numbers of another step of the same run."""
-        return PhiloxDraws(self.seed, self._role, self._num_rows, step, self._device)
+        return PhiloxDraws(self.seed, self._role, self._num_rows, step, self._device, tile=self._tile)
 
     def role(self, name: str) -> "PhiloxDraws":
-        return PhiloxDraws(self.seed, f"{self._role}/{name}", self._num_rows, self._step, self._device)
+        role = f"{self._role}/{name}"
+        return PhiloxDraws(self.seed, role, self._num_rows, self._step, self._device, tile=self._tile)
+
+    def repeated(self, times: int) -> "PhiloxDraws":
+        # A tile holds as many of the old rows as before, so which stream a row reads, and where, is its own affair.
+        role, tile = f"{self._role}*{_checked_times(times)}", self._tile * times
+        return PhiloxDraws(self.seed, role, self._num_rows * times, self._step, self._device, tile=tile)
 
     def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         cdf = log_probs.exp().cumsum(-1)
@@ -162,12 +238,12 @@ class PhiloxDraws(Draws):
 
     def _refill(self) -> None:
         """Read on in every tile's stream, in blocks that double: a short role wastes nothing."""
-        num_tiles = -(-self._num_rows // TILE)
+        num_tiles = -(-self._num_rows // self._tile)
         if not self._generators:
             key = _key(self.seed, self._role)
             self._generators = [_generator(key, self._step, tile) for tile in range(num_tiles)]
         size = max(1, min(2 * self._buffer.shape[0], 64))
-        block = np.empty((num_tiles, size, TILE))
+        block = np.empty((num_tiles, size, self._tile))
         for generator, rows in zip(self._generators, block, strict=True):
             generator.random(out=rows)
         rows = torch.from_numpy(block.transpose(1, 0, 2).reshape(size, -1)[:, : self._num_rows])
@@ -178,6 +254,12 @@ class PhiloxDraws(Draws):
 def normal(seed: int, role: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return standard normal numbers of any shape, for initial weights."""
     return torch.from_numpy(_generator(_key(seed, role), 0, 0).standard_normal(shape)).to(dtype)
+
+
+def _checked_times(times: int) -> int:
+    if times < 1:
+        raise OptionError(f"draws repeated {times} times decide for nobody; repeat them once at least")
+    return times
 
 
 @functools.lru_cache(maxsize=1024)

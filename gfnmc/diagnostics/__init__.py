@@ -5,17 +5,20 @@ from gfnmc.diagnostics.distances import iid_total_variation, total_variation
 from gfnmc.diagnostics.evidence import Evidence, importance_log_z
 from gfnmc.diagnostics.modes import Discovery, discovery, switches_per_thousand_steps
 from gfnmc.diagnostics.proposal import acceptance_by_back_steps, acceptance_summary
+from gfnmc.diagnostics.quality import PairQuality, pair_quality
 
 __all__ = [
     "Convergence",
     "Discovery",
     "Evidence",
+    "PairQuality",
     "acceptance_by_back_steps",
     "acceptance_summary",
     "convergence",
     "discovery",
     "iid_total_variation",
     "importance_log_z",
+    "pair_quality",
     "switches_per_thousand_steps",
     "total_variation",
 ]

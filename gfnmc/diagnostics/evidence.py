@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.errors import OptionError
@@ -70,14 +72,16 @@ def importance_log_z(
     relative = (log_weights - log_z).exp()
     standard_error = float(relative.std()) / math.sqrt(num_draws)
     label = "conditional on the modes visited"
-    return Evidence(log_z, standard_error, _k_hat(log_weights.numpy()), num_draws, label)
+    return Evidence(log_z, standard_error, pareto_k_hat(log_weights), num_draws, label)
 
 
-def _k_hat(log_weights: np.ndarray) -> float | None:
+def pareto_k_hat(log_weights: Float64[Tensor, " n"]) -> float | None:
+    """Return the Pareto shape of the largest of some weights; None where too few of them differ."""
+    finite = log_weights[log_weights.isfinite()].numpy()
     try:
         # psislw takes log-likelihoods: it smooths their negatives.
         with np.errstate(divide="raise", invalid="raise"):
-            k_hat = float(array_stats().psislw(-log_weights[np.isfinite(log_weights)])[1])
+            k_hat = float(array_stats().psislw(-finite)[1])
     except (ValueError, IndexError, FloatingPointError):
         # Weights of discrete objects repeat: the tail may have no two different values, or a first quarter without. Of
         # fewer than five weights there is no tail.

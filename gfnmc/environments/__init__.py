@@ -3,6 +3,7 @@
 from gfnmc.environments.base import Direction, DiscreteEnvironment, Environment, TokenChange
 from gfnmc.environments.check import check_environment
 from gfnmc.environments.enumeration import CompletePaths, StateGraph, enumerate_paths, enumerate_states
+from gfnmc.environments.graph import GraphBuilding
 from gfnmc.environments.hypergrid import HyperGrid
 from gfnmc.environments.lattice import Lattice
 
@@ -11,6 +12,7 @@ __all__ = [
     "Direction",
     "DiscreteEnvironment",
     "Environment",
+    "GraphBuilding",
     "HyperGrid",
     "Lattice",
     "StateGraph",

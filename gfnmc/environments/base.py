@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError
+from gfnmc.core.symmetry import Symmetry
 
 
 class Direction(Enum):
@@ -91,12 +92,16 @@ class DiscreteEnvironment(Environment):
         vocabulary: Number of different tokens.
         parents_share_actions: Two parents may reach a state by the same action id, so that an id does not
             say where to go back to. Such an environment is refused by kernels.
+        builds_every_assignment: The objects are all assignments of a target's `values` to its sites.
         changes_connect: Single changes (`change`) lead from any object to any other.
         rebuild_connects: Taking back this many actions and rebuilding, again and again, leads from any object
             to any other; None if only a restart from the source does.
         positions: Number of positions, where the environment itself fixes or draws the position that the next
             action fills and a policy only chooses the value; action ids are then `position * values + value`.
             None where the policy chooses everything.
+        action_tokens: Which tokens each action, the exit aside, is about, by their places in `tokens`: networks that
+            have an embedding for each token read the action's logit there. The exit has to be the last action. None
+            where actions are not about tokens.
     """
 
     num_actions: int
@@ -104,9 +109,11 @@ class DiscreteEnvironment(Environment):
     num_tokens: int
     vocabulary: int
     parents_share_actions: bool = False
+    builds_every_assignment: bool = False
     changes_connect: bool = False
     rebuild_connects: int | None = None
     positions: int | None = None
+    action_tokens: Int64[Tensor, "actions tokens_an_action"] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return plain data that tells this environment from others; a saved pair loads only where it agrees.
@@ -140,9 +147,34 @@ class DiscreteEnvironment(Environment):
         """
         raise CapabilityError(f"{type(self).__name__} has no depth: implement `depth`, or set is_graded = False")
 
+    def log_num_paths(self, states: Tensor) -> Float64[Tensor, " batch"]:
+        """Return the logarithm of the number of action sequences that lead from the source to each state, nats.
+
+        Raises:
+            CapabilityError: If the environment does not offer it.
+        """
+        raise CapabilityError(
+            f"{type(self).__name__} does not count its paths: implement `log_num_paths`, or learn the count "
+            "(the `log_count` of MaxEntropyPolicy)"
+        )
+
     def position_log_probs(self, states: Tensor) -> Float64[Tensor, "batch positions"]:
         """Return the law of the position that the next action fills, where `positions` is not None."""
         raise CapabilityError(f"{type(self).__name__} leaves the position to the policy")
+
+    def assigned(self, states: Tensor) -> tuple[Shaped[Tensor, "batch *event"], Bool[Tensor, "batch *event"]]:
+        """Return the unfinished objects that states stand for, so that a target can judge them.
+
+        Returns:
+            Objects, with any value the target knows where a site is still open, and True where it is assigned.
+
+        Raises:
+            CapabilityError: If the environment does not offer it.
+        """
+        raise CapabilityError(
+            f"{type(self).__name__} has no unfinished objects: implement `assigned`, or use an objective that looks at "
+            "finished objects only"
+        )
 
     def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
         """Return each state as token ids over one vocabulary, the universal encoding that networks read."""
@@ -155,6 +187,55 @@ class DiscreteEnvironment(Environment):
         """
         last = self.vocabulary - 1
         return TokenChange(self.tokens(states).clamp(0, last), self.tokens(self.step(states, actions)).clamp(0, last))
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes that `nodes` labels; the tokens by default."""
+        return self.num_tokens
+
+    @property
+    def node_vocabulary(self) -> int:
+        """Number of different labels of a node; the tokens' by default."""
+        return self.vocabulary
+
+    @property
+    def action_nodes(self) -> Int64[Tensor, "actions nodes_an_action"] | None:
+        """Which nodes each action, the exit aside, is about, as `action_tokens` says it of tokens."""
+        return self.action_tokens
+
+    def nodes(self, states: Tensor) -> Int64[Tensor, "batch nodes"]:
+        """Return the labels of the nodes that `edges` joins; the tokens by default."""
+        return self.tokens(states)
+
+    def edges(self, states: Tensor) -> Bool[Tensor, "batch nodes nodes"]:
+        """Return which nodes are neighbours, symmetric; networks pass messages along these edges.
+
+        Raises:
+            CapabilityError: If the environment does not offer it.
+        """
+        raise CapabilityError(
+            f"{type(self).__name__} joins no nodes by edges: implement `edges`, or use a network that reads tokens only"
+        )
+
+    def transformed(self, symmetry: Symmetry, states: Shaped[Tensor, "batch *state"]) -> Shaped[Tensor, "batch *state"]:
+        """Return the states that stand for the relabelled objects, finished or not.
+
+        Raises:
+            CapabilityError: If the environment does not offer it, or the symmetry does not carry paths into paths.
+        """
+        raise CapabilityError(
+            f"{type(self).__name__} does not relabel its states: implement `transformed` and `transformed_actions`"
+        )
+
+    def transformed_actions(self, symmetry: Symmetry) -> Int64[Tensor, " actions"]:
+        """Return what each action becomes: taking it and relabelling is relabelling and taking what it becomes.
+
+        Raises:
+            CapabilityError: As `transformed`.
+        """
+        raise CapabilityError(
+            f"{type(self).__name__} does not relabel its actions: implement `transformed` and `transformed_actions`"
+        )
 
     @property
     def num_changes(self) -> int:

@@ -8,7 +8,7 @@ Reference: Bengio et al. 2021 (2106.04399), section 4.1.
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError, OptionError
@@ -32,6 +32,7 @@ class HyperGrid(DiscreteEnvironment):
 
     is_fixed_length = False
     is_graded = True
+    builds_every_assignment = True
     changes_connect = True
 
     def __init__(self, num_dims: int, side: int, *, dtype: torch.dtype = torch.int64) -> None:
@@ -77,11 +78,18 @@ class HyperGrid(DiscreteEnvironment):
     def depth(self, states: Tensor) -> Int64[Tensor, " batch"]:
         return states.sum(-1, dtype=torch.int64)
 
+    def log_num_paths(self, states: Tensor) -> Float64[Tensor, " batch"]:
+        steps = states.to(torch.float64)
+        return torch.lgamma(steps.sum(-1) + 1) - torch.lgamma(steps + 1).sum(-1)
+
     def objects(self, states: Tensor) -> Tensor:
         return states
 
     def states(self, objects: Tensor) -> Tensor:
         return objects
+
+    def assigned(self, states: Tensor) -> tuple[Tensor, Bool[Tensor, "batch dims"]]:
+        return states, torch.ones_like(states, dtype=torch.bool)
 
     def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
         may_exit = torch.ones_like(states[:, :1], dtype=torch.bool)

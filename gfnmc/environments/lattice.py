@@ -7,15 +7,17 @@ value together). Every object has one action a site, so the length is fixed.
 States hold the index of each site's value, and one index more for a site not assigned yet.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
+from gfnmc.core.symmetry import Symmetry
 from gfnmc.core.typing import SiteSpace
 from gfnmc.environments.base import DiscreteEnvironment, TokenChange, uniform_log_probs
 
@@ -40,6 +42,7 @@ class Lattice(DiscreteEnvironment):
 
     is_fixed_length = True
     is_graded = True
+    builds_every_assignment = True
     changes_connect = True
 
     def __init__(
@@ -74,6 +77,7 @@ class Lattice(DiscreteEnvironment):
         self.num_tokens = self.num_sites
         self.vocabulary = self.num_sites * (self.num_values + 1)
         self.positions = None if order == "learned" else self.num_sites
+        self.action_tokens = torch.arange(self.num_sites).repeat_interleave(self.num_values)[:, None]
         # Any site may have been the last one, so redoing one site at a time reaches everything.
         self.rebuild_connects = None if order == "fixed" else 1
         self._blank = self.num_values
@@ -128,6 +132,11 @@ class Lattice(DiscreteEnvironment):
             raise ObjectError(f"object {row}, {objects[row].tolist()}, has a value that is not one of {self.values}")
         return place.to(self._state_dtype)
 
+    def assigned(self, states: Tensor) -> tuple[Tensor, Bool[Tensor, "batch *event"]]:
+        is_assigned = states != self._blank
+        objects = self.objects(torch.where(is_assigned, states, 0))
+        return objects, is_assigned.reshape(-1, *self.event_shape)
+
     def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
         open_sites = self._fixed_site(self.depth(states)) if self.order == "fixed" else states == self._blank
         return open_sites.repeat_interleave(self.num_values, -1)
@@ -138,6 +147,10 @@ class Lattice(DiscreteEnvironment):
         if self.order == "fixed":
             holds = holds & self._fixed_site(self.depth(states) - 1)[:, :, None]
         return holds.flatten(1)
+
+    def log_num_paths(self, states: Tensor) -> Float64[Tensor, " batch"]:
+        depth = self.depth(states).to(torch.float64)
+        return torch.zeros_like(depth) if self.order == "fixed" else torch.lgamma(depth + 1)
 
     def position_log_probs(self, states: Tensor) -> Float64[Tensor, "batch positions"]:
         if self.order == "fixed":
@@ -152,6 +165,19 @@ class Lattice(DiscreteEnvironment):
         offset = self._site_offset[site]
         return TokenChange((offset + self._blank)[:, None], (offset + value)[:, None])
 
+    def edges(self, states: Tensor) -> Bool[Tensor, "batch nodes nodes"]:
+        return self._nearest.expand(states.shape[0], -1, -1)
+
+    def transformed(self, symmetry: Symmetry, states: Tensor) -> Shaped[Tensor, "batch sites"]:
+        self._check_symmetry(symmetry)
+        origins, values = _relabelling(symmetry)
+        return values.to(states.dtype)[states[:, origins].to(torch.int64)]
+
+    def transformed_actions(self, symmetry: Symmetry) -> Int64[Tensor, " actions"]:
+        self._check_symmetry(symmetry)
+        site, value = torch.tensor(symmetry.sites)[:, None], torch.tensor(symmetry.values)
+        return (site * self.num_values + value).flatten()
+
     @property
     def num_changes(self) -> int:
         return self.num_sites * (self.num_values - 1)
@@ -163,8 +189,37 @@ class Lattice(DiscreteEnvironment):
         value = (states.gather(1, site) + shift) % self.num_values
         return self.objects(states.scatter(1, site, value))
 
+    @functools.cached_property
+    def _nearest(self) -> Bool[Tensor, "sites sites"]:
+        """Return which sites are nearest neighbours along some axis; the lattice closes on itself."""
+        site = torch.arange(self.num_sites)
+        grid = site.reshape(self.event_shape)
+        joined = torch.zeros(self.num_sites, self.num_sites, dtype=torch.bool)
+        for axis in range(grid.dim()):
+            joined[site, grid.roll(-1, axis).flatten()] = True
+        return (joined | joined.T) & ~torch.eye(self.num_sites, dtype=torch.bool)
+
+    def _check_symmetry(self, symmetry: Symmetry) -> None:
+        if len(symmetry.sites) != self.num_sites or len(symmetry.values) != self.num_values:
+            raise CapabilityError(
+                f"{symmetry.name!r} acts on {len(symmetry.sites)} sites with {len(symmetry.values)} values, but the "
+                f"lattice has {self.num_sites} with {self.num_values}"
+            )
+        if self.order == "fixed" and symmetry.sites != tuple(range(self.num_sites)):
+            raise CapabilityError(
+                f"{symmetry.name!r} moves sites, which does not keep a fixed order of filling them; use order "
+                "'uniform' or 'learned'"
+            )
+
     def _fixed_site(self, depth: Int64[Tensor, " batch"]) -> Bool[Tensor, "batch sites"]:
         """Return which site is the depth-th of the fixed order; none where depth is out of range."""
         inside = (depth >= 0) & (depth < self.num_sites)
         site = self.site_order[depth.clamp(0, self.num_sites - 1)]
         return (torch.arange(self.num_sites) == site[:, None]) & inside[:, None]
+
+
+@functools.lru_cache(maxsize=4096)
+def _relabelling(symmetry: Symmetry) -> tuple[Int64[Tensor, " sites"], Int64[Tensor, " values_and_blank"]]:
+    """Return which site each site is filled from, and what each value becomes; a blank stays one."""
+    values = torch.tensor([*symmetry.values, len(symmetry.values)])
+    return torch.tensor(symmetry.sites).argsort(), values

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
@@ -11,9 +11,12 @@ from torch import Tensor
 
 from gfnmc.core.cost import Cost
 from gfnmc.core.draws import Draws
-from gfnmc.core.errors import IrreducibilityError, ObjectError
+from gfnmc.core.errors import CapabilityError, IrreducibilityError, ObjectError, OptionError
+from gfnmc.core.tempering import InverseTemperature
 from gfnmc.environments.base import DiscreteEnvironment
-from gfnmc.targets.base import Target, check_objects, checked_log_prob
+from gfnmc.targets.base import Target, check_objects, check_usable, checked_estimate, checked_log_prob
+
+KernelType = TypeVar("KernelType", bound="Kernel")
 
 
 class State(NamedTuple):
@@ -21,11 +24,14 @@ class State(NamedTuple):
 
     Attributes:
         position: Objects, one a chain.
-        log_prob: Their log-density, nats; never evaluated again.
+        log_prob: Their log-density, nats, never tempered and never evaluated again; of a noisy target the estimate
+            with which the object was accepted.
+        cache: What else a kernel keeps from step to step, such as replicas; kernels that keep nothing hand it on.
     """
 
     position: Shaped[Tensor, "chains *event"]
     log_prob: Float64[Tensor, " chains"]
+    cache: Any = None
 
 
 class Reason(IntEnum):
@@ -43,7 +49,8 @@ class Info(NamedTuple):
     Attributes:
         proposal: The proposed objects, also where they were rejected; the current ones in a lazy step.
         is_accepted: Whether the chain moved to the proposal.
-        log_ratio: Logarithm of the Metropolis-Hastings ratio, nats; 0 in a lazy step.
+        log_ratio: Logarithm of the Metropolis-Hastings ratio, of the tempered law where the kernel is tempered, nats; 0
+            in a lazy step.
         acceptance_rate: min(1, ratio); 0 in a lazy step.
         num_back_steps: Actions undone.
         num_forward_steps: Actions taken to rebuild, the exit not counted.
@@ -52,6 +59,7 @@ class Info(NamedTuple):
         reason: A `Reason` as int8.
         parts: In a cycle, the report of each kernel by name; the fields above are then those of the first
             kernel, and the calls those of the whole cycle.
+        extras: Other numbers worth recording, by name.
     """
 
     proposal: Shaped[Tensor, "chains *event"]
@@ -64,6 +72,7 @@ class Info(NamedTuple):
     policy_calls: Int64[Tensor, " chains"]
     reason: Shaped[Tensor, " chains"]
     parts: Mapping[str, "Info"] = {}
+    extras: Mapping[str, Shaped[Tensor, " chains"]] = {}
 
 
 class Reach(IntEnum):
@@ -86,6 +95,8 @@ class Kernel(ABC):
         environment: How its objects are built.
         training_cost: What training its proposal cost.
         calls_per_step: Target calls of a step and chain, at most.
+        inverse_temperature: The chain samples the target to this power.
+        keeps_cache: Whether the kernel keeps something in `State.cache`.
     """
 
     name: str
@@ -93,6 +104,8 @@ class Kernel(ABC):
     environment: DiscreteEnvironment
     training_cost: Cost = Cost()
     calls_per_step: int = 1
+    inverse_temperature: InverseTemperature = 1.0
+    keeps_cache: bool = False
 
     @abstractmethod
     def step(self, draws: Draws, state: State) -> tuple[State, Info]:
@@ -112,26 +125,86 @@ class Kernel(ABC):
     def may_stay(self) -> bool:
         """Whether every object has a positive probability of staying where it is."""
 
-    def init(self, position: Shaped[Tensor, "chains *event"]) -> State:
+    def tempered(self: KernelType, inverse_temperature: InverseTemperature) -> KernelType:
+        """Return the same kernel on the target to a power.
+
+        States keep the log-density of the target itself. Impossible objects are allowed at inverse temperature 0, where
+        the law is flat, and only there.
+
+        Args:
+            inverse_temperature: The power of the target, whatever power this kernel has: one number, or one a chain,
+                `(chains,)` float64; from 0 up.
+
+        Raises:
+            CapabilityError: If the kernel cannot be tempered, or the target is noisy.
+            OptionError: If an inverse temperature makes no sense.
+        """
+        raise CapabilityError(
+            f"{self.name} cannot be tempered; implement `tempered`, or temper the kernels that it is made of"
+        )
+
+    def init(self, position: Shaped[Tensor, "chains *event"], draws: Draws | None = None) -> State:
         """Return the state of chains that stand at some objects.
+
+        Args:
+            position: Objects.
+            draws: Decide the estimates of a noisy target; not needed for others.
 
         Raises:
             ObjectError: If the objects are not the target's, or one has density zero.
             EnergyError: If the target breaks its contract.
+            CapabilityError: If the target is noisy and either not unbiased or there are no draws.
+            OptionError: If there is not one inverse temperature a chain.
         """
         check_objects(self.target, position)
-        log_prob = checked_log_prob(self.target, position)
-        if (log_prob == -torch.inf).any():
-            row = int((log_prob == -torch.inf).nonzero()[0, 0])
-            raise ObjectError(
-                f"chain {row} would start at {position[row].tolist()}, where {self.target.name} has density zero; "
-                "give `init` objects that are possible"
-            )
+        check_usable(self.target)
+        log_prob = self._first_log_prob(position, draws)
+        check_possible(self, position, log_prob)
         return State(position, log_prob)
 
     def refresh(self, state: State) -> State:
-        """Return the state after something outside changed the objects or the target."""
+        """Return the state after something outside changed the objects or the target.
+
+        Raises:
+            CapabilityError: If the target is noisy.
+        """
+        if self.target.is_noisy:
+            raise CapabilityError(
+                f"{self.target.name} is noisy, and with estimates drawn anew the chains would sample another law; "
+                "start new chains with `init`"
+            )
         return self.init(state.position)
+
+    def _first_log_prob(self, position: Tensor, draws: Draws | None) -> Float64[Tensor, " chains"]:
+        if not self.target.is_noisy:
+            return checked_log_prob(self.target, position)
+        if draws is None:
+            raise CapabilityError(
+                f"{self.target.name} is noisy, so chains start with a random estimate; give `init` draws as well"
+            )
+        # A role of its own: the draws may be those of the first step.
+        return checked_estimate(self.target, position, draws.role("init").role("estimate"))
+
+
+def check_possible(kernel: Kernel, position: Tensor, log_prob: Float64[Tensor, " chains"]) -> None:
+    """Refuse starts that the kernel's law gives probability zero.
+
+    Raises:
+        ObjectError: If an object has density zero, at an inverse temperature above 0.
+        OptionError: If there is not one inverse temperature a chain.
+    """
+    power = torch.as_tensor(kernel.inverse_temperature, device=log_prob.device)
+    if power.dim() and len(power) != len(log_prob):
+        raise OptionError(
+            f"{len(power)} inverse temperatures for {len(log_prob)} chains; temper the kernel with one a chain"
+        )
+    is_impossible = (log_prob == -torch.inf) & (power > 0.0)
+    if is_impossible.any():
+        row = int(is_impossible.nonzero()[0, 0])
+        raise ObjectError(
+            f"chain {row} would start at {position[row].tolist()}, where {kernel.target.name} has density zero; "
+            "give `init` objects that are possible"
+        )
 
 
 def check_irreducible(kernel: Kernel) -> None:

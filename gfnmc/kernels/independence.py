@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
-from gfnmc.kernels.base import Reach
-from gfnmc.kernels.metropolis import MetropolisKernel, Proposal
-from gfnmc.policies.pair import GFlowNet, ProposalPair
-from gfnmc.targets.base import Target
+from gfnmc.kernels.metropolis import Proposal
+from gfnmc.kernels.pair_kernel import PairKernel
 
 
-class IndependenceMH(MetropolisKernel):
+class IndependenceMH(PairKernel):
     """Rebuild from the source at every step.
 
     Args:
@@ -28,24 +26,6 @@ class IndependenceMH(MetropolisKernel):
     """
 
     name = "independence MH"
-
-    def __init__(self, pair: ProposalPair, target: Target) -> None:
-        self.pair: ProposalPair = pair.frozen() if isinstance(pair, GFlowNet) else pair
-        self.target = target
-        self.environment = pair.environment
-        self.training_cost = pair.training_cost
-
-    def start(self, draws: Draws) -> Tensor:
-        source = self.environment.source(draws.num_rows)
-        return self.environment.objects(self.pair.sample_forward(source, draws).end)
-
-    @property
-    def reach(self) -> Reach:
-        return Reach.EVERYWHERE if self.pair.is_positive else Reach.PARTIAL
-
-    @property
-    def may_stay(self) -> bool:
-        return self.pair.is_positive
 
     def _propose(self, draws: Draws, position: Tensor) -> Proposal:
         states = self.environment.states(position)

@@ -2,9 +2,15 @@
 
     accept x' with probability min(1, A),   log A = log R(x') - log R(x) + log q(x' -> x) - log q(x -> x')
 
-Reference: Hastings 1970, "Monte Carlo sampling methods using Markov chains and their applications".
+with R^beta for R where the kernel is tempered. A noisy target is estimated once for each proposal, and the state keeps
+the estimate that its object was accepted with. Where the estimate is R(x) w with E[w] = 1 given x, the chain samples
+the pair (x, w) from R(x) w p(w|x), and that has the marginal R(x): pseudo-marginal, and exact.
+
+References: Hastings 1970, "Monte Carlo sampling methods using Markov chains and their applications"; Andrieu and
+Roberts 2009, "The pseudo-marginal approach for efficient Monte Carlo computations".
 """
 
+import copy
 from abc import abstractmethod
 from typing import NamedTuple
 
@@ -13,10 +19,11 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
-from gfnmc.core.errors import PolicyError
+from gfnmc.core.errors import CapabilityError, PolicyError
 from gfnmc.core.numerics import where_rows
-from gfnmc.kernels.base import Info, Kernel, Reason, State
-from gfnmc.targets.base import checked_log_prob
+from gfnmc.core.tempering import InverseTemperature, checked_inverse_temperature, tempered_change
+from gfnmc.kernels.base import Info, Kernel, KernelType, Reason, State
+from gfnmc.targets.base import checked_estimate
 
 
 class Proposal(NamedTuple):
@@ -46,6 +53,16 @@ class MetropolisKernel(Kernel):
     def _propose(self, draws: Draws, position: Tensor) -> Proposal:
         """Propose a move for every chain."""
 
+    def tempered(self: KernelType, inverse_temperature: InverseTemperature) -> KernelType:
+        if self.target.is_noisy:
+            raise CapabilityError(
+                f"{self.target.name} is noisy, and a power of an unbiased estimate is a biased one, so {self.name} "
+                "cannot be tempered; sample the target itself"
+            )
+        tempered = copy.copy(self)
+        tempered.inverse_temperature = checked_inverse_temperature(inverse_temperature)
+        return tempered
+
     @torch.no_grad()
     def propose(self, x: Tensor, draws: Draws) -> tuple[Tensor, Float64[Tensor, " chains"]]:
         """Return proposals as other frameworks want them.
@@ -66,8 +83,9 @@ class MetropolisKernel(Kernel):
         has_return = proposal.log_hastings > -torch.inf
         evaluated = has_return & ~proposal.is_lazy
         log_prob = torch.full_like(state.log_prob, -torch.inf)
-        log_prob[evaluated] = self._evaluate(proposal.position, evaluated)
-        log_ratio = torch.where(proposal.is_lazy, 0.0, log_prob - state.log_prob + proposal.log_hastings)
+        log_prob[evaluated] = self._evaluate(proposal.position, evaluated, draws.role("estimate"))
+        change = tempered_change(self.inverse_temperature, log_prob, state.log_prob)
+        log_ratio = torch.where(proposal.is_lazy, 0.0, change + proposal.log_hastings)
         is_accepted = draws.role("accept").bernoulli(log_ratio.clamp(max=0.0), evaluated)
         zero = torch.zeros_like(proposal.num_back_steps)
         reason = torch.where(is_accepted, zero + Reason.ACCEPTED, zero + Reason.REJECTED)
@@ -85,7 +103,7 @@ class MetropolisKernel(Kernel):
             reason=reason.to(torch.int8),
         )
         position = where_rows(is_accepted, proposal.position, state.position)
-        return State(position, torch.where(is_accepted, log_prob, state.log_prob)), info
+        return State(position, torch.where(is_accepted, log_prob, state.log_prob), state.cache), info
 
     def _checked_proposal(self, draws: Draws, position: Tensor) -> Proposal:
         proposal = self._propose(draws, position)
@@ -97,10 +115,10 @@ class MetropolisKernel(Kernel):
             )
         return proposal
 
-    def _evaluate(self, position: Tensor, rows: Bool[Tensor, " chains"]) -> Float64[Tensor, " rows"]:
+    def _evaluate(self, position: Tensor, rows: Bool[Tensor, " chains"], draws: Draws) -> Float64[Tensor, " rows"]:
         """Return the log-density of the rows that need one; an error names the chain, not the row of the subset."""
         if rows.all():
-            return checked_log_prob(self.target, position)
+            return checked_estimate(self.target, position, draws)
         if not rows.any():
             return position.new_zeros(0, dtype=torch.float64)
-        return checked_log_prob(self.target, position[rows], rows=rows.nonzero()[:, 0])
+        return checked_estimate(self.target, position[rows], draws, rows=rows.nonzero()[:, 0])

@@ -22,13 +22,14 @@ from gfnmc.core.errors import CapabilityError
 from gfnmc.core.numerics import where_rows
 from gfnmc.kernels.base import Reach
 from gfnmc.kernels.branch import BranchLaw, PrefixLaw, SuffixLaw, Uniform, log_branch_probability
-from gfnmc.kernels.metropolis import MetropolisKernel, Proposal
-from gfnmc.policies.pair import GFlowNet, ProposalPair
+from gfnmc.kernels.metropolis import Proposal
+from gfnmc.kernels.pair_kernel import PairKernel
+from gfnmc.policies.pair import ProposalPair
 from gfnmc.policies.path import Path
 from gfnmc.targets.base import Target
 
 
-class SuffixResampling(MetropolisKernel):
+class SuffixResampling(PairKernel):
     """The project's kernel.
 
     Args:
@@ -44,10 +45,7 @@ class SuffixResampling(MetropolisKernel):
     name = "suffix resampling"
 
     def __init__(self, pair: ProposalPair, target: Target, branch: BranchLaw | None = None) -> None:
-        self.pair: ProposalPair = pair.frozen() if isinstance(pair, GFlowNet) else pair
-        self.target = target
-        self.environment = pair.environment
-        self.training_cost = pair.training_cost
+        super().__init__(pair, target)
         self.branch = Uniform() if branch is None else branch
         max_depth = self.environment.max_depth
         if max_depth is None:
@@ -62,10 +60,6 @@ class SuffixResampling(MetropolisKernel):
         else:
             self._log_pmf = self.branch.log_pmf(max_depth)
 
-    def start(self, draws: Draws) -> Tensor:
-        source = self.environment.source(draws.num_rows)
-        return self.environment.objects(self.pair.sample_forward(source, draws).end)
-
     @property
     def reach(self) -> Reach:
         if not self.pair.is_positive:
@@ -79,10 +73,6 @@ class SuffixResampling(MetropolisKernel):
             return Reach.PARTIAL
         deep = law[enough:] if isinstance(self.branch, SuffixLaw) else law[: self._max_depth - enough + 1]
         return Reach.CONNECTED if deep.any() else Reach.PARTIAL
-
-    @property
-    def may_stay(self) -> bool:
-        return self.pair.is_positive
 
     def _propose(self, draws: Draws, position: Tensor) -> Proposal:
         states = self.environment.states(position)

@@ -2,6 +2,9 @@
 
 A policy carries a *cache* along a walk, so that a step costs what it changed: `begin` at a state, `advance`
 with each action. Sampling and scoring both gather from the one law, in this file and nowhere else.
+
+A policy of a family of targets depends on a *condition*, a vector of numbers (a temperature, a field). `given` binds it
+in a view that shares the weights; what the condition does to a row travels in the cache.
 """
 
 import copy
@@ -9,12 +12,14 @@ from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
-from gfnmc.core.errors import OptionError
+from gfnmc.core.errors import CapabilityError, OptionError, PolicyError
+from gfnmc.core.numerics import masked_log_softmax
 from gfnmc.environments.base import Direction, DiscreteEnvironment
+from gfnmc.policies.sub_batches import SUB_BATCH
 
 Cache = Any
 PolicyType = TypeVar("PolicyType", bound="DiscretePolicy")
@@ -26,23 +31,34 @@ class DiscretePolicy(torch.nn.Module, ABC):
     Args:
         environment: Where the policy acts.
         direction: Which way it walks. A backward policy draws the action to undo.
+        num_conditions: Numbers in a condition; 0 where the policy depends on none.
 
     Attributes:
         temperature: Divides the logits; 1 is the policy itself.
         epsilon: Weight of the uniform law over allowed actions that is mixed in.
+        condition: What the policy is bound to, `(num_conditions,)` or one row a row of the batch; None before `given`.
+
+    Raises:
+        OptionError: If `num_conditions` is negative.
     """
 
-    def __init__(self, environment: DiscreteEnvironment, direction: Direction) -> None:
+    def __init__(self, environment: DiscreteEnvironment, direction: Direction, *, num_conditions: int = 0) -> None:
         super().__init__()
+        if num_conditions < 0:
+            raise OptionError(f"num_conditions is {num_conditions}; give the numbers in a condition, 0 for none")
         self.environment = environment
         self.direction = direction
         self.num_actions = environment.num_actions
+        self.num_conditions = num_conditions
         self.temperature = 1.0
         self.epsilon = 0.0
+        self.condition: Tensor | None = None
+        # Rows of a block that is computed together; None, before freezing, is all of them.
+        self._sub_batch: int | None = None
 
     @abstractmethod
     def begin(self, states: Tensor) -> Cache:
-        """Return the cache at some states."""
+        """Return the cache at some states; with a condition a row, they are in the order of its rows."""
 
     @abstractmethod
     def advance(self, cache: Cache, states: Tensor, actions: Int64[Tensor, " batch"]) -> Cache:
@@ -62,7 +78,9 @@ class DiscretePolicy(torch.nn.Module, ABC):
             actions: The forward actions between them.
             select: Which states the cache is wanted at.
         """
-        return self.begin(states[select])
+        if self.num_conditions:
+            self._bound_condition(select.shape[0])
+        return self.for_rows(select.nonzero()[:, 0]).begin(states[select])
 
     def sample(
         self, cache: Cache, states: Tensor, draws: Draws, active: Bool[Tensor, " batch"]
@@ -96,17 +114,103 @@ class DiscretePolicy(torch.nn.Module, ABC):
         explored.epsilon = epsilon
         return explored
 
+    def given(self: PolicyType, condition: Float[Tensor, "*batch conditions"]) -> PolicyType:
+        """Return the same policy, weights shared, under a condition.
+
+        Args:
+            condition: `(num_conditions,)` for all rows, or `(batch, num_conditions)`, one a row: then every batch
+                that the view meets has these rows, in this order.
+
+        Raises:
+            CapabilityError: If the policy depends on no condition.
+            OptionError: If the condition does not have `num_conditions` numbers.
+        """
+        check_condition(condition, self.num_conditions, type(self).__name__)
+        bound = copy.copy(self)
+        bound.condition = condition
+        return bound
+
+    def for_rows(self: PolicyType, rows: Int64[Tensor, " states"]) -> PolicyType:
+        """Return the view whose i-th state is under the condition of row `rows[i]`."""
+        if self.condition is None or self.condition.dim() == 1:
+            return self
+        return self.given(self.condition[rows])
+
     def frozen(self: PolicyType) -> PolicyType:
         """Return a copy that no longer learns, as kernels want it."""
         shared = {id(self.environment): self.environment}
-        return copy.deepcopy(self, shared).requires_grad_(False).eval()
+        frozen = copy.deepcopy(self, shared).requires_grad_(False).eval()
+        frozen._sub_batch = SUB_BATCH
+        return frozen
+
+    def options(self) -> dict[str, Any]:
+        """Return what the constructor takes beside environment and direction, so that the policy can be saved.
+
+        Raises:
+            CapabilityError: If policies of this kind are not saved.
+        """
+        raise CapabilityError(f"a {type(self).__name__} cannot be saved; it does not say what it was made with")
 
     @property
     def is_positive(self) -> bool:
         """Whether every allowed action has positive probability."""
         return True
 
+    @property
+    def _positions(self) -> int | None:
+        """The number of positions where the environment chooses them, as it may on the way forward."""
+        return self.environment.positions if self.direction is Direction.FORWARD else None
+
+    def _bound_condition(self, batch: int) -> Float[Tensor, "rows conditions"]:
+        """Return the condition of `batch` states: a row each, or a single row for all."""
+        if self.condition is None:
+            raise PolicyError(
+                f"this {type(self).__name__} depends on a condition of {self.num_conditions} numbers; bind one with "
+                "`given` (of the policy, or of the pair) before walking or scoring"
+            )
+        if self.condition.dim() == 1:
+            return self.condition[None]
+        if self.condition.shape[0] != batch:
+            raise PolicyError(
+                f"{batch} states met a policy that is bound to {self.condition.shape[0]} conditions; bind one "
+                "condition a row, or a single one for all"
+            )
+        return self.condition
+
+    def _condition_of_rows(self, batch: int) -> Float[Tensor, "batch conditions"] | None:
+        """Return the condition of `batch` states, a row each; None where the policy depends on none."""
+        return self._bound_condition(batch).expand(batch, -1) if self.num_conditions else None
+
+    def _normalised(self, logits: Float[Tensor, "batch actions"], states: Tensor) -> Float64[Tensor, "batch actions"]:
+        """Turn the logits of all actions into their law; positions that the environment draws keep its law."""
+        if self._positions is None:
+            return self._softmax(logits, self.environment.mask(states, self.direction))
+        position = self.environment.position_log_probs(states)
+        value = self._softmax(logits.unflatten(-1, (self._positions, -1)))
+        return (position[:, :, None] + value).flatten(1)
+
+    def _softmax(
+        self, logits: Float[Tensor, "*batch n"], mask: Bool[Tensor, "*batch n"] | None = None
+    ) -> Float64[Tensor, "*batch n"]:
+        return masked_log_softmax(logits, mask, temperature=self.temperature, epsilon=self.epsilon)
+
 
 def gather(log_probs: Float64[Tensor, "batch n"], actions: Int64[Tensor, " batch"]) -> Float64[Tensor, " batch"]:
     """Pick each row's entry. The only place where the log-probability of an action is taken from a law."""
     return log_probs.gather(-1, actions[:, None])[:, 0]
+
+
+def check_condition(condition: Tensor, num_conditions: int, owner: str) -> None:
+    """Hold a condition to what it is given to.
+
+    Raises:
+        CapabilityError: If `owner` depends on no condition.
+        OptionError: If the condition does not have `num_conditions` numbers.
+    """
+    if num_conditions == 0:
+        raise CapabilityError(f"this {owner} depends on no condition; build it with num_conditions, or bind none")
+    if not condition.is_floating_point() or condition.dim() not in (1, 2) or condition.shape[-1] != num_conditions:
+        raise OptionError(
+            f"a condition of {condition.dtype} and shape {tuple(condition.shape)} was given to a {owner}; give "
+            f"floats of shape ({num_conditions},), or (batch, {num_conditions})"
+        )

@@ -1,10 +1,11 @@
 """The pair (P_F, P_B): what training makes and what a kernel proposes with."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from gfnmc.core.cost import Cost
@@ -12,7 +13,9 @@ from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError, PolicyError
 from gfnmc.environments.base import Direction, DiscreteEnvironment
 from gfnmc.environments.check import check_environment
-from gfnmc.policies.base import DiscretePolicy
+from gfnmc.policies.base import DiscretePolicy, check_condition
+from gfnmc.policies.flow import StateFlow
+from gfnmc.policies.log_partition import LogPartition
 from gfnmc.policies.path import Path
 from gfnmc.policies.rollout import score_backward, score_forward, walk_backward, walk_forward
 from gfnmc.policies.uniform import UniformPolicy
@@ -57,14 +60,24 @@ class ProposalPair(Protocol):
 class GFlowNet:
     """A forward and a backward policy on one environment, and the learned log Z.
 
+    A pair for a family of targets has policies that depend on a condition. It walks and scores once `given` has bound
+    it to one; policies that depend on none, such as a uniform P_B, are left as they are.
+
     Args:
         forward: P_F.
         backward: P_B; uniform by default.
         log_z: Log-partition function, nats; learned with the policies where an objective wants it.
+        log_flow: Logarithm of the flow through each state, where an objective learns it.
+        condition_names: What the numbers of a condition are, where the policies depend on one.
+        log_partition: How log Z depends on the condition; a new network by default.
         training_cost: What training cost so far.
 
+    Attributes:
+        log_z_weight: The learned log Z; of a conditional pair, the part of it that does not depend on the condition.
+        condition: What the pair is bound to, `(conditions,)` or `(batch, conditions)`; None before `given`.
+
     Raises:
-        PolicyError: If the policies do not fit each other or the environment.
+        PolicyError: If the policies do not fit each other, their condition or the environment.
         EnvironmentContractError: If the environment contradicts itself.
         CapabilityError: If an action id does not say which parent it leads back to.
     """
@@ -75,6 +88,9 @@ class GFlowNet:
         backward: DiscretePolicy | None = None,
         *,
         log_z: float = 0.0,
+        log_flow: StateFlow | None = None,
+        condition_names: Sequence[str] = (),
+        log_partition: LogPartition | None = None,
         training_cost: Cost | None = None,
     ) -> None:
         environment = forward.environment
@@ -86,8 +102,15 @@ class GFlowNet:
         check_environment(environment)
         self.forward = forward
         self.backward = UniformPolicy(environment, Direction.BACKWARD) if backward is None else backward
+        self.condition_names = tuple(condition_names)
+        self.condition: Tensor | None = None
+        self.log_flow = log_flow
+        if log_partition is None and self.condition_names:
+            log_partition = LogPartition(len(self.condition_names))
+        self.log_partition = log_partition
+        self._check_conditions()
         self._check_policies()
-        self.log_z = torch.nn.Parameter(torch.tensor(log_z, dtype=torch.float64))
+        self.log_z_weight = torch.nn.Parameter(torch.tensor(log_z, dtype=torch.float64))
         self.training_cost = training_cost or Cost()
 
     @property
@@ -100,10 +123,38 @@ class GFlowNet:
         """Whether every allowed action has positive probability."""
         return self.forward.is_positive and self.backward.is_positive
 
+    @property
+    def log_z(self) -> Float64[Tensor, "*batch"]:
+        """The learned log Z, nats: `log_z_weight`, or where the pair is bound to conditions, a number for each."""
+        if self.condition is None or self.log_partition is None:
+            return self.log_z_weight
+        return self.log_z_weight + self.log_partition(self.condition)
+
     def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Yield the weights of both policies, log Z not among them."""
-        yield from self.forward.parameters()
-        yield from self.backward.parameters()
+        """Yield the weights of policies, state flow and `log_partition`, but not `log_z_weight`."""
+        for module in (self.forward, self.backward, self.log_flow, self.log_partition):
+            if module is not None:
+                yield from module.parameters()
+
+    def given(self, condition: Float[Tensor, "*batch conditions"]) -> "GFlowNet":
+        """Return the same pair, weights shared, under a condition; what was bound before is forgotten.
+
+        Args:
+            condition: `(conditions,)` for all rows, or `(batch, conditions)`, one a row: then every batch that the view
+                meets has these rows, in this order.
+
+        Raises:
+            CapabilityError: If the pair depends on no condition.
+            OptionError: If the condition does not have as many numbers as there are names.
+        """
+        check_condition(condition, len(self.condition_names), "pair")
+        bound = copy.copy(self)
+        bound.condition = condition
+        bound.forward = _given(self.forward, condition)
+        bound.backward = _given(self.backward, condition)
+        if self.log_flow is not None and self.log_flow.num_conditions:
+            bound.log_flow = self.log_flow.given(condition)
+        return bound
 
     def sample_forward(self, states: Tensor, draws: Draws) -> Path:
         """Build objects from states by P_F."""
@@ -122,15 +173,35 @@ class GFlowNet:
         return score_backward(self.backward, self.environment, path)
 
     def frozen(self) -> "GFlowNet":
-        """Return a copy that no longer learns, as kernels want it."""
-        pair = GFlowNet(
-            self.forward.frozen(),
-            self.backward.frozen(),
-            log_z=float(self.log_z.detach()),
-            training_cost=self.training_cost,
-        )
-        pair.log_z.requires_grad_(False)
+        """Return a copy that no longer learns, as kernels want it; a bound pair stays bound."""
+        pair = copy.copy(self)
+        pair.forward = self.forward.frozen()
+        pair.backward = self.backward.frozen()
+        pair.log_flow = None if self.log_flow is None else self.log_flow.frozen()
+        if self.log_partition is not None:
+            pair.log_partition = copy.deepcopy(self.log_partition).requires_grad_(False)
+        pair.log_z_weight = torch.nn.Parameter(self.log_z_weight.detach().clone(), requires_grad=False)
         return pair
+
+    def _check_conditions(self) -> None:
+        parts = {
+            "the forward policy": self.forward,
+            "the backward policy": self.backward,
+            "the state flow": self.log_flow,
+            "log_partition": self.log_partition,
+        }
+        found = {name: part.num_conditions for name, part in parts.items() if part is not None and part.num_conditions}
+        for name, num_conditions in found.items():
+            if num_conditions != len(self.condition_names):
+                raise PolicyError(
+                    f"{name} depends on a condition of {num_conditions} numbers, but condition_names are "
+                    f"{self.condition_names}; name each number of the condition, once for the pair"
+                )
+        if self.condition_names and self.forward.num_conditions == 0:
+            raise PolicyError(
+                f"condition_names are {self.condition_names}, but the forward policy depends on no condition; build it "
+                "with num_conditions, or name none"
+            )
 
     def _check_policies(self) -> None:
         for policy, direction in ((self.forward, Direction.FORWARD), (self.backward, Direction.BACKWARD)):
@@ -148,6 +219,8 @@ class GFlowNet:
 
     def _check_law(self, policy: DiscretePolicy, name: str) -> None:
         source = self.environment.source(1)
+        if policy.num_conditions:
+            policy = policy.given(torch.zeros(policy.num_conditions, dtype=torch.float64))
         with torch.no_grad():
             width = policy.log_probs(policy.begin(source), source).shape[-1]
         if width != self.environment.num_actions:
@@ -155,3 +228,7 @@ class GFlowNet:
                 f"{name} gives {width} log-probabilities a state, but {type(self.environment).__name__} has "
                 f"{self.environment.num_actions} actions"
             )
+
+
+def _given(policy: DiscretePolicy, condition: Tensor) -> DiscretePolicy:
+    return policy.given(condition) if policy.num_conditions else policy

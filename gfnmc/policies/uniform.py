@@ -1,5 +1,7 @@
 """The policy that takes every allowed action with equal probability."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
@@ -9,7 +11,7 @@ from gfnmc.policies.base import Cache, DiscretePolicy
 
 
 class UniformPolicy(DiscretePolicy):
-    """Uniform over allowed actions; the usual P_B. Temperature and epsilon change nothing."""
+    """Uniform over allowed actions; the usual P_B. Temperature and epsilon change nothing, nor does a condition."""
 
     def begin(self, states: Tensor) -> Cache:
         return None
@@ -23,3 +25,6 @@ class UniformPolicy(DiscretePolicy):
     def log_probs(self, cache: Cache, states: Tensor) -> Float64[Tensor, "batch actions"]:
         with torch.no_grad():
             return uniform_log_probs(self.environment.mask(states, self.direction))
+
+    def options(self) -> dict[str, Any]:
+        return {}

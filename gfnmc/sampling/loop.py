@@ -1,5 +1,6 @@
 """The loop: many chains of one kernel, side by side."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,7 @@ def sample(
     Raises:
         OptionError: If a count makes no sense.
         IrreducibilityError: If the kernel cannot reach the whole space.
+        CapabilityError: If the target is noisy and not declared unbiased.
         ObjectError: If `init` does not fit the target.
         NonFiniteEnergyError: If the target returns NaN or +inf; the message names chain and step. As with any other
             error on the way, the draws finished by then are in its attribute `chains`.
@@ -131,8 +133,9 @@ class _Run:
         if init.dim() == 0 or init.shape[0] != self.num_chains:
             given = "no batch of objects" if init.dim() == 0 else f"{init.shape[0]} objects"
             raise ObjectError(f"init has {given} for {self.num_chains} chains; give one a chain, or one")
-        self.state = self.kernel.init(init.clone())
-        self.target_calls += self.num_chains
+        # One evaluation an object; a kernel with replicas may start each of them at its own.
+        self.target_calls += init.numel() // math.prod(event_shape)
+        self.state = self.kernel.init(init.clone(), self.draws)
 
     def go(self, progress_bar: bool) -> None:
         total = self.num_warmup + self.num_samples * self.thinning
@@ -244,4 +247,4 @@ def _stats(info: Info) -> dict[str, Any]:
     for name, part in info.parts.items():
         stats[f"acceptance_rate[{name}]"] = part.acceptance_rate
         stats[f"reason[{name}]"] = part.reason
-    return stats
+    return stats | dict(info.extras)

@@ -1,5 +1,5 @@
 """Kit for proving kernels, ours and users': the enumerator that takes the place of random numbers."""
 
-from gfnmc.testing.enumerator import Enumeration, ScriptedDraws, enumerate_decisions, transition_matrix
+from gfnmc.testing.enumerator import Enumeration, ScriptedDraws, enumerate_decisions, move_matrix, transition_matrix
 
-__all__ = ["Enumeration", "ScriptedDraws", "enumerate_decisions", "transition_matrix"]
+__all__ = ["Enumeration", "ScriptedDraws", "enumerate_decisions", "move_matrix", "transition_matrix"]

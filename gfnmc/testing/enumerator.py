@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
-from gfnmc.core.errors import CapabilityError
+from gfnmc.core.errors import CapabilityError, ObjectError
 from gfnmc.core.lookup import RowIndex
 from gfnmc.kernels.base import Kernel
 
@@ -46,7 +46,7 @@ class ScriptedDraws(Draws):
         self._shared_used = 0
         self._used = torch.zeros_like(lengths)
         self.log_weight = torch.zeros(len(lengths), dtype=torch.float64)
-        self.pending: dict[int, Tensor] = {}
+        self._pending: list[tuple[Tensor, Tensor]] = []
         self._has_outrun = torch.zeros(len(lengths), dtype=torch.bool)
 
     @property
@@ -62,8 +62,9 @@ class ScriptedDraws(Draws):
         if active is None:
             active = torch.ones(self.num_rows, dtype=torch.bool)
         scripted = active & (self._used < self._lengths)
-        for row in (active & ~scripted & ~self._has_outrun).nonzero()[:, 0].tolist():
-            self.pending[row] = log_probs[row]
+        outruns = (active & ~scripted & ~self._has_outrun).nonzero()[:, 0]
+        if len(outruns):
+            self._pending.append((outruns, log_probs[outruns]))
         self._has_outrun |= active & ~scripted
         # A row that has outrun its script goes on with any possible outcome; the run only measures the decision.
         place = self._used.clamp(max=self._scripts.shape[1] - 1)
@@ -72,6 +73,17 @@ class ScriptedDraws(Draws):
         self.log_weight = torch.where(scripted, self.log_weight + chosen, self.log_weight)
         self._used = self._used + scripted.to(torch.int64)
         return torch.where(active, outcome, 0)
+
+    def pending(self) -> tuple[Int64[Tensor, " pending"], Float64[Tensor, "pending outcomes"]]:
+        """Return the rows that have outrun their scripts, and the log-probabilities that each met there, in nats."""
+        if not self._pending:
+            return torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.float64)
+        width = max(laws.shape[1] for _, laws in self._pending)
+        padded = [
+            torch.nn.functional.pad(laws, (0, width - laws.shape[1]), value=-torch.inf) for _, laws in self._pending
+        ]
+        rows, order = torch.cat([rows for rows, _ in self._pending]).sort()
+        return rows, torch.cat(padded)[order]
 
     def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         return self.categorical(torch.stack([torch.log1p(-log_probs.exp()), log_probs], -1), active) == 1
@@ -129,20 +141,41 @@ def transition_matrix(kernel: Kernel, objects: Tensor) -> Float64[Tensor, "objec
     """Return the probability of going from each object to each other in one production step of a kernel.
 
     Args:
-        kernel: Any kernel of a small space.
+        kernel: Any kernel of a small space, whose next step depends on the object alone.
         objects: Every object with positive density, once.
 
     Raises:
-        CapabilityError: If there are too many sequences of decisions to follow.
+        CapabilityError: If there are too many sequences of decisions to follow, or the target is noisy, so that the
+            next step depends on the estimate too; enumerate both with `move_matrix`.
     """
 
     def end_positions(draws: Draws, rows: Tensor) -> Tensor:
         state, _ = kernel.step(draws, kernel.init(objects[rows]))
         return state.position
 
-    found = enumerate_decisions(end_positions, len(objects))
-    matrix = torch.zeros(len(objects), len(objects), dtype=torch.float64)
-    matrix.index_put_((found.row, RowIndex(objects).find(found.result)), found.weight, accumulate=True)
+    return move_matrix(end_positions, objects)
+
+
+def move_matrix(
+    move: Callable[[Draws, Int64[Tensor, " rows"]], Tensor], points: Shaped[Tensor, "points *point"]
+) -> Float64[Tensor, "points points"]:
+    """Return the probability of going from each point to each other by any move, such as a step of joint replicas.
+
+    Args:
+        move: Called with draws and, for each of their rows, the place in `points` that it starts from; returns where
+            the rows end, as points. It must decide by these draws only.
+        points: Every point of the space, once, as rows of integers.
+
+    Raises:
+        CapabilityError: If there are too many sequences of decisions to follow.
+        ObjectError: If a move ends outside the points.
+    """
+    found = enumerate_decisions(move, len(points))
+    place = RowIndex(points).find(found.result)
+    if (place < 0).any():
+        raise ObjectError(f"a move ends at {found.result[place < 0][0].tolist()}, which is not among the points")
+    matrix = torch.zeros(len(points), len(points), dtype=torch.float64)
+    matrix.index_put_((found.row, place), found.weight, accumulate=True)
     return matrix
 
 
@@ -172,16 +205,12 @@ def _follow(
             raise CapabilityError(f"more than {_MAX_ROWS} sequences of decisions; enumerate a smaller environment")
         draws = ScriptedDraws(scripts, lengths, shared)
         result = fn(draws, rows)
-        pending = torch.tensor(sorted(draws.pending), dtype=torch.int64)
+        pending, laws = draws.pending()
         complete = torch.ones(len(rows), dtype=torch.bool)
         complete[pending] = False
         yield rows[complete], draws.log_weight[complete].exp(), result[complete]
         if not len(pending):
             return
-        width = max(len(law) for law in draws.pending.values())
-        laws = torch.full((len(pending), width), -torch.inf, dtype=torch.float64)
-        for place, row in enumerate(pending.tolist()):
-            laws[place, : len(draws.pending[row])] = draws.pending[row]
         which, outcome = (laws > -torch.inf).nonzero(as_tuple=True)
         parents = pending[which]
         rows, lengths = rows[parents], lengths[parents] + 1

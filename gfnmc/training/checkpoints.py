@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from gfnmc.core.cost import Cost
-from gfnmc.core.errors import CapabilityError, OptionError, StorageError
+from gfnmc.core.errors import OptionError, StorageError
 from gfnmc.core.storage import write_atomically
 from gfnmc.environments.base import Direction, DiscreteEnvironment
-from gfnmc.policies.base import DiscretePolicy
-from gfnmc.policies.mlp import MLPPolicy
+from gfnmc.policies.kinds import build_flow, build_policy, describe_flow, describe_policy
+from gfnmc.policies.log_partition import LogPartition
 from gfnmc.policies.pair import GFlowNet
-from gfnmc.policies.uniform import UniformPolicy
 
-_CHECKPOINT = "gfnmc.checkpoint/1"
-_PAIR = "gfnmc.pair/1"
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_CHECKPOINT = "gfnmc.checkpoint/2"
+_PAIR = "gfnmc.pair/2"
+# The first version held policies only, described in the same way.
+_OLDER_PAIRS = ("gfnmc.pair/1",)
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class Checkpoint:
         target_name: What it was trained for.
         config: The options, plain data.
         seed: Names the run.
-        step: Steps taken.
         cost: Cost so far.
-        history: History so far.
+        progress: Steps taken, schedule, history and looks, plain data.
         num_added: Objects that the replay buffer has seen.
-        tensors: Weights, optimiser and buffer.
+        seeds: Counters and ladder of the tempered chains, plain data; None where there are none.
+        tensors: Weights, optimiser, buffer and chains.
     """
 
     target_name: str
     config: dict[str, Any]
     seed: int
-    step: int
     cost: Cost
-    history: dict[str, list[int | float]]
+    progress: dict[str, Any]
     num_added: int
+    seeds: dict[str, Any] | None
     tensors: dict[str, Tensor]
 
 
@@ -54,7 +54,7 @@ def write_checkpoint(path: FilePath, checkpoint: Checkpoint) -> None:
         StorageError: If the file cannot be written.
     """
     header = {
-        name: getattr(checkpoint, name) for name in ("target_name", "config", "seed", "step", "history", "num_added")
+        name: getattr(checkpoint, name) for name in ("target_name", "config", "seed", "progress", "num_added", "seeds")
     }
     _write(path, _CHECKPOINT, header | {"cost": _cost_to_json(checkpoint.cost)}, checkpoint.tensors)
 
@@ -71,71 +71,73 @@ def read_checkpoint(path: FilePath) -> Checkpoint:
 
 
 def save_pair(pair: GFlowNet, path: str | FilePath) -> None:
-    """Save a pair of MLP and uniform policies.
+    """Save a pair: policies, log Z, state flow and, of a conditional one, how log Z depends on the condition.
+
+    Of a bound pair the whole family is saved; which condition it was bound to is not.
 
     Raises:
-        CapabilityError: If a policy is of another kind.
+        CapabilityError: If a policy or flow is of a kind that is not saved, such as a table.
         StorageError: If the file cannot be written.
     """
-    policies = {"forward": pair.forward, "backward": pair.backward}
     header = {
-        "policies": {name: _describe(policy) for name, policy in policies.items()},
+        "policies": {"forward": describe_policy(pair.forward), "backward": describe_policy(pair.backward)},
         "environment": pair.environment.describe(),
-        "log_z": pair.log_z.item(),
+        "log_z": pair.log_z_weight.item(),
+        "log_flow": None if pair.log_flow is None else describe_flow(pair.log_flow),
+        "condition_names": list(pair.condition_names),
+        "log_partition": None if pair.log_partition is None else pair.log_partition.options(),
         "cost": _cost_to_json(pair.training_cost),
     }
     tensors = {
-        f"{name}.{key}": value for name, policy in policies.items() for key, value in policy.state_dict().items()
+        f"{name}.{key}": value for name, part in _parts(pair).items() for key, value in part.state_dict().items()
     }
     _write(FilePath(path), _PAIR, header, tensors)
 
 
 def load_pair(path: str | FilePath, environment: DiscreteEnvironment) -> GFlowNet:
-    """Load a saved pair onto the environment it was trained on; it comes frozen.
+    """Load a saved pair onto the environment it was trained on; it comes frozen, and if conditional not bound.
 
     Raises:
         StorageError: If the file cannot be read or is not a pair.
         OptionError: If it was trained on another environment.
     """
-    header, tensors = _read(FilePath(path), _PAIR)
+    header, tensors = _read(FilePath(path), _PAIR, *_OLDER_PAIRS)
     # As the file holds it: JSON makes lists of tuples.
     found = json.loads(json.dumps(environment.describe()))
     if found != header["environment"]:
         raise OptionError(
             f"{path} holds a pair for the environment {header['environment']}, but the one given is {found}"
         )
-    policies = {}
-    for direction in Direction:
-        name = direction.value
-        policy = _build(header["policies"][name], environment, direction)
+    flow, partition = header.get("log_flow"), header.get("log_partition")
+    pair = GFlowNet(
+        build_policy(header["policies"]["forward"], environment, Direction.FORWARD),
+        build_policy(header["policies"]["backward"], environment, Direction.BACKWARD),
+        log_z=header["log_z"],
+        log_flow=None if flow is None else build_flow(flow, environment),
+        condition_names=header.get("condition_names", ()),
+        log_partition=None if partition is None else LogPartition(**partition),
+        training_cost=Cost(**header["cost"]),
+    )
+    for name, part in _parts(pair).items():
         weights = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
         try:
-            policy.load_state_dict(weights)
+            part.load_state_dict(weights)
         except RuntimeError as error:
             raise OptionError(
-                f"the weights in {path} do not fit the {name} policy on this environment: {error}"
+                f"the weights of {name} in {path} do not fit the network on this environment: {error}"
             ) from error
-        policies[name] = policy.with_exploration(**header["policies"][name]["exploration"])
-    cost = Cost(**header["cost"])
-    return GFlowNet(policies["forward"], policies["backward"], log_z=header["log_z"], training_cost=cost).frozen()
+    return pair.frozen()
 
 
-def _describe(policy: DiscretePolicy) -> dict[str, Any]:
-    exploration = {"temperature": policy.temperature, "epsilon": policy.epsilon}
-    if isinstance(policy, UniformPolicy):
-        return {"kind": "uniform", "exploration": exploration}
-    if isinstance(policy, MLPPolicy):
-        dtype = str(policy.head.dtype).removeprefix("torch.")
-        sizes = {"hidden_size": policy.hidden_size, "num_layers": policy.num_layers}
-        return {"kind": "mlp", "dtype": dtype, "exploration": exploration, **sizes}
-    raise CapabilityError(f"a {type(policy).__name__} cannot be saved; only MLP and uniform policies can")
-
-
-def _build(description: dict[str, Any], environment: DiscreteEnvironment, direction: Direction) -> DiscretePolicy:
-    if description["kind"] == "uniform":
-        return UniformPolicy(environment, direction)
-    sizes = {"hidden_size": int(description["hidden_size"]), "num_layers": int(description["num_layers"])}
-    return MLPPolicy(environment, direction, dtype=_DTYPES[description["dtype"]], **sizes)
+def _parts(pair: GFlowNet) -> dict[str, torch.nn.Module]:
+    """Return what has weights, by the name its tensors carry in the file."""
+    parts = {
+        "forward": pair.forward,
+        "backward": pair.backward,
+        "log_flow": pair.log_flow,
+        "log_partition": pair.log_partition,
+    }
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def _cost_to_json(cost: Cost) -> dict[str, int | float]:
@@ -150,7 +152,7 @@ def _write(path: FilePath, schema: str, header: dict[str, Any], tensors: dict[st
     write_atomically(path, safetensors.torch.save(payload, metadata))
 
 
-def _read(path: FilePath, schema: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: FilePath, schema: str, *older: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     import safetensors
 
     try:
@@ -159,6 +161,6 @@ def _read(path: FilePath, schema: str) -> tuple[dict[str, Any], dict[str, Tensor
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
         raise StorageError(f"cannot read {path}: {error}") from error
-    if metadata.get("schema") != schema:
+    if metadata.get("schema") not in (schema, *older):
         raise StorageError(f"{path} is not a {schema} file, but {metadata.get('schema', 'something else')}")
     return json.loads(metadata["header"]), tensors

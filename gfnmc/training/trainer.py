@@ -1,34 +1,43 @@
-"""The training loop: trajectory balance on annealed rewards, with replay.
+"""The training loop.
 
-A step draws paths by P_F (a little explored), revisits remembered objects by new paths from P_B, and lowers the
-trajectory balance of both. The reward is annealed from flat, so that the policy meets every mode before it
-is worth preferring one.
+A step draws paths (`sources`), scores them (`losses`) and takes an optimiser step. Now and then the pair is judged by
+objects that it did not make (`gfnmc.diagnostics.quality`), which ends the run early where it is good enough, and
+says in plain words where a mode is missing.
 """
 
-import math
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
+from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from gfnmc.core.cost import Cost
 from gfnmc.core.draws import PhiloxDraws
-from gfnmc.core.errors import OptionError, TrainingError
+from gfnmc.core.errors import CapabilityError, EnergyError, NonFiniteEnergyError, OptionError, TrainingError
 from gfnmc.core.storage import check_writable
 from gfnmc.core.threads import thread_limit
+from gfnmc.diagnostics.quality import PairQuality, describe_modes, draw_weights, judged, weights_of
 from gfnmc.environments.base import DiscreteEnvironment
-from gfnmc.objectives.trajectory_balance import trajectory_balance
-from gfnmc.policies.mlp import MLPPolicy
 from gfnmc.policies.pair import GFlowNet
-from gfnmc.policies.path import Path, joined
-from gfnmc.policies.rollout import walk_backward, walk_forward
 from gfnmc.sampling.progress import progress
-from gfnmc.targets.base import Target, checked_log_prob
+from gfnmc.targets.base import Target, check_usable, checked_log_prob
+from gfnmc.targets.conditional import ConditionalTarget, TemperedFamily
+from gfnmc.training.build import build_pair
 from gfnmc.training.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from gfnmc.training.config import TrainingConfig
+from gfnmc.training.losses import LEARNS_FLOW, LEARNS_LOG_Z, Batch, Losses
 from gfnmc.training.replay import ReplayBuffer
+from gfnmc.training.schedule import annealed_power, learning_rate_factor, raised_power
+from gfnmc.training.seeds import Seeds, local_kernel
+from gfnmc.training.sources import Drawn, Sources
+
+logger = logging.getLogger("gfnmc")
+
+_LOGGED_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -36,61 +45,73 @@ class TrainingResult:
     """What training made.
 
     Attributes:
-        pair: The trained pair, frozen.
-        history: By name, a value for every hundredth step: `step`, `loss` (nats squared), `log_z` (nats),
-            `reward_power` (1 is the full reward).
-        cost: What it cost; the pair carries it too.
+        pair: The trained pair, frozen; where `target` was a family, conditional and not yet bound.
+        history: By name, a value for every hundredth step: `step`, `loss` (nats squared, or nats while likelihood is
+            the objective), `log_z` (nats), `reward_power` (1 is the full reward).
+        quality: The figures of the pair after the last step.
+        qualities: Those of each look during training: plain data, with `step`.
+        cost: What it cost, seeds and looks included; the pair carries it too.
     """
 
     pair: GFlowNet
     history: dict[str, list[int | float]]
+    quality: PairQuality
+    qualities: list[dict[str, Any]]
     cost: Cost
 
 
 def train(
     environment: DiscreteEnvironment,
-    target: Target,
+    target: Target | ConditionalTarget,
     *,
     config: TrainingConfig | None = None,
     pair: GFlowNet | None = None,
+    objects: Shaped[Tensor, "n *event"] | None = None,
     seed: int = 0,
     checkpoint: str | FilePath | None = None,
     num_threads: int | None = 1,
     progress_bar: bool = True,
 ) -> TrainingResult:
-    """Train a pair for a target.
+    """Train a pair for a target, or a conditional pair for a family of targets.
 
     Args:
         environment: How objects are built.
         target: Whose density is learned.
         config: Options; the defaults otherwise.
-        pair: What to train, in place; by default an `MLPPolicy` forward and a uniform policy backward.
+        pair: What to train, in place; by default a new one, as the config describes it.
+        objects: Objects spread as the target that the pair is judged by, such as exact draws; each costs a target call.
+            Without them, held-out tempered chains serve where there are any.
         seed: Any integer; the same seed gives the same pair.
         checkpoint: File to write every `config.checkpoint_every` steps; `resume_training` goes on from it.
         num_threads: Torch threads during the run; None leaves torch's setting alone.
         progress_bar: Whether to show progress.
 
     Returns:
-        The trained pair, the history and the cost.
+        The trained pair, its history and quality, and the cost.
 
     Raises:
         TrainingError: If the loss is not finite.
+        OptionError: If the config does not fit target, environment or pair.
+        CapabilityError: If the target is noisy and does not declare its estimate unbiased, or the config wants what
+            target or environment do not offer.
         NonFiniteEnergyError: If the target returns NaN or +inf.
         EnvironmentContractError: If the environment contradicts itself.
         StorageError: If the checkpoint cannot be written.
     """
     config = config or TrainingConfig()
     with thread_limit(num_threads):
-        trainer = _Trainer(environment, target, config, pair, seed)
+        trainer = _Trainer(environment, target, config, pair, objects, seed)
+        trainer.begin()
         return trainer.run(None if checkpoint is None else FilePath(checkpoint), progress_bar)
 
 
 def resume_training(
     checkpoint: str | FilePath,
     environment: DiscreteEnvironment,
-    target: Target,
+    target: Target | ConditionalTarget,
     *,
     pair: GFlowNet | None = None,
+    objects: Shaped[Tensor, "n *event"] | None = None,
     num_threads: int | None = 1,
     progress_bar: bool = True,
 ) -> TrainingResult:
@@ -101,6 +122,7 @@ def resume_training(
         environment: As given to `train`.
         target: As given to `train`.
         pair: As given to `train`; its weights are overwritten.
+        objects: As given to `train`.
         num_threads: Torch threads during the run; None leaves torch's setting alone.
         progress_bar: Whether to show progress.
 
@@ -113,73 +135,119 @@ def resume_training(
     if saved.target_name != target.name:
         raise OptionError(f"{path} was trained for {saved.target_name}, not for {target.name}")
     with thread_limit(num_threads):
-        trainer = _Trainer(environment, target, TrainingConfig.from_dict(saved.config), pair, saved.seed)
+        trainer = _Trainer(environment, target, TrainingConfig.from_dict(saved.config), pair, objects, saved.seed)
         trainer.restore(saved)
         return trainer.run(path, progress_bar)
 
 
+@dataclass(eq=False)
+class _Progress:
+    """Where a run is: all of a checkpoint that is not a tensor."""
+
+    step: int = 0
+    power: float = 1.0
+    best_log_prob: float = -float("inf")
+    is_good_enough: int = 0
+    is_stopped: bool = False
+    has_log_z: bool = False
+    history: dict[str, list[int | float]] = field(
+        default_factory=lambda: {"step": [], "loss": [], "log_z": [], "reward_power": []}
+    )
+    qualities: list[dict[str, Any]] = field(default_factory=list)
+
+
 class _Trainer:
-    """One training run: pair, optimiser, buffer and step, all that a checkpoint holds."""
+    """One training run: pair, optimiser, sources and progress, all that a checkpoint holds."""
 
     def __init__(
         self,
         environment: DiscreteEnvironment,
-        target: Target,
+        target: Target | ConditionalTarget,
         config: TrainingConfig,
         pair: GFlowNet | None,
+        objects: Tensor | None,
         seed: int,
     ) -> None:
+        names = target.condition_names if isinstance(target, ConditionalTarget) else ()
+        if isinstance(target, Target):
+            check_usable(target)
         if pair is None:
-            network = MLPPolicy(environment, hidden_size=config.hidden_size, num_layers=config.num_layers, seed=seed)
-            pair = GFlowNet(network)
-        elif pair.environment is not environment:
-            raise OptionError("the pair acts on another environment object than the one to train on")
-        elif not pair.log_z.requires_grad:
-            raise OptionError("the pair is frozen, as trained and loaded pairs are; give one that can learn")
-        self.pair = pair
-        self.environment = environment
-        self.target = target
-        self.config = config
-        self.seed = seed
+            symmetries = target.symmetries() if isinstance(target, Target) else ()
+            pair = build_pair(environment, config, seed=seed, condition_names=names, symmetries=symmetries)
+        _check_pair(pair, environment, config, names)
+        self.pair, self.environment, self.target = pair, environment, target
+        self.config, self.seed = config, seed
+        self.objects = objects
         self.weights = list(pair.parameters())
         groups = [
             {"params": self.weights, "lr": config.learning_rate, "peak": config.learning_rate},
-            {"params": [pair.log_z], "lr": config.log_z_learning_rate, "peak": config.log_z_learning_rate},
+            {"params": [pair.log_z_weight], "lr": config.log_z_learning_rate, "peak": config.log_z_learning_rate},
         ]
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]])
-        self.buffer = ReplayBuffer(config.buffer_size, tuple(target.event_shape), target.dtype)
-        self.step = 0
+        buffer = ReplayBuffer(config.buffer_size, tuple(target.event_shape), target.dtype, num_conditions=len(names))
+        self.sources = Sources(pair, target, config, seed, buffer, _seeds(environment, target, config, seed))
+        _check_config(config, target, self.sources.seeds)
         self.cost = pair.training_cost
-        self.history: dict[str, list[int | float]] = {"step": [], "loss": [], "log_z": [], "reward_power": []}
+        self.at = _Progress(power=self._first_power())
+
+    def begin(self) -> None:
+        """Climb the ladder of the seeds, once, before the first step."""
+        begun = time.perf_counter()
+        if self.sources.seeds is not None:
+            try:
+                self.sources.seeds.begin()
+            except NonFiniteEnergyError:
+                raise
+            except EnergyError:
+                # No possible object among the first population: local moves are no use here.
+                if self.config.seeding == "tempering":
+                    raise
+                self._charge_seeds()
+                self.sources.seeds = None
+                self.at.power = self._first_power()
+            else:
+                self.sources.remember_seeds()
+        self._charge_seeds()
+        self.cost += Cost(seconds=time.perf_counter() - begun)
 
     def run(self, checkpoint: FilePath | None, progress_bar: bool) -> TrainingResult:
-        config = self.config
+        config, at = self.config, self.at
         if checkpoint is not None:
             check_writable(checkpoint)
+        quality: PairQuality | None = None
         with progress("training", config.num_steps, progress_bar=progress_bar) as shown:
-            while self.step < config.num_steps:
+            while not self._is_done():
                 begun = time.perf_counter()
-                loss, calls, policy_calls = self._train_step()
-                self.cost += Cost(calls, policy_calls, time.perf_counter() - begun)
-                if self.step % 100 == 0 or self.step == config.num_steps - 1:
+                loss = self._train_step(checkpoint)
+                if at.step % _LOGGED_EVERY == 0 or at.step == config.num_steps - 1:
                     self._remember(loss)
-                self.step += 1
-                if checkpoint is not None and (self.step % config.checkpoint_every == 0 or self._is_done()):
+                at.step += 1
+                if at.step % config.check_every == 0 or at.step == config.num_steps:
+                    quality = self._look()
+                self.cost += Cost(seconds=time.perf_counter() - begun)
+                if checkpoint is not None and (at.step % config.checkpoint_every == 0 or self._is_done()):
                     write_checkpoint(checkpoint, self.snapshot())
-                shown.update(self.step, loss=loss, log_z=self.pair.log_z.item())
+                shown.update(at.step, loss=loss, log_z=self.pair.log_z_weight.item(), **_shown(quality))
+        if quality is None:
+            quality = PairQuality(**{key: value for key, value in at.qualities[-1].items() if key != "step"})
+        if quality.warning is not None:
+            logger.warning("%s", quality.warning)
         self.pair.training_cost = self.cost
-        return TrainingResult(self.pair.frozen(), self.history, self.cost)
+        return TrainingResult(self.pair.frozen(), at.history, quality, at.qualities, self.cost)
 
     def snapshot(self) -> Checkpoint:
+        seeds, chains = self.sources.seeds, self.sources.chains
         return Checkpoint(
             target_name=self.target.name,
             config=self.config.to_dict(),
             seed=self.seed,
-            step=self.step,
             cost=self.cost,
-            history=self.history,
-            num_added=self.buffer.num_added,
-            tensors=self._tensors(),
+            progress=dict(vars(self.at)),
+            num_added=self.sources.buffer.num_added,
+            seeds=None if seeds is None else seeds.counters(),
+            tensors=self._tensors()
+            | ({} if seeds is None else {f"seeds.{name}": value for name, value in seeds.tensors().items()})
+            | ({} if chains is None else {"chains.position": chains.position, "chains.log_prob": chains.log_prob}),
         )
 
     def restore(self, saved: Checkpoint) -> None:
@@ -191,108 +259,260 @@ class _Trainer:
                     "exp_avg": zeros,
                     "exp_avg_sq": zeros.clone(),
                 }
+        apart = ("seeds.", "chains.")
         tensors = self._tensors()
-        wrong = [name for name in tensors.keys() | saved.tensors.keys() if not _alike(name, tensors, saved.tensors)]
+        theirs = {name: value for name, value in saved.tensors.items() if not name.startswith(apart)}
+        wrong = [name for name in tensors.keys() | theirs.keys() if not _alike(name, tensors, theirs)]
         if wrong:
             raise OptionError(
                 f"the checkpoint's {sorted(wrong)[0]} does not fit this pair; give the one it was made with"
             )
         with torch.no_grad():
             for name, tensor in tensors.items():
-                tensor.copy_(saved.tensors[name])
-        self.step = saved.step
+                tensor.copy_(theirs[name])
+        self.sources.restore(saved.seeds, saved.tensors, saved.num_added)
+        self.at = _Progress(**saved.progress)
         self.cost = saved.cost
-        self.history = saved.history
-        self.buffer.restore(saved.num_added)
 
-    def _train_step(self) -> tuple[float, int, int]:
-        """Take one step; return the loss, the target calls and the policy calls."""
-        config = self.config
-        power = self._reward_power()
-        path, log_reward = self._paths(power)
-        log_reward = power * log_reward.clamp(min=self._best_log_reward() - config.log_reward_range)
-        log_forward = self.pair.log_forward(path)
-        log_backward = self.pair.log_backward(path)
-        if self.step == 0:
-            with torch.no_grad():
-                self.pair.log_z.copy_((log_reward + log_backward - log_forward).mean())
-        losses = trajectory_balance(self.pair.log_z, log_forward, log_backward, log_reward)
+    def _train_step(self, checkpoint: FilePath | None) -> float:
+        """Take one optimiser step and return the mean loss."""
+        config, at = self.config, self.at
+        seeds = self.sources.seeds
+        if seeds is not None and at.step % config.seed_every == 0:
+            seeds.advance()
+            self.sources.remember_seeds()
+        self._charge_seeds()
+        if config.reward_schedule == "annealed" or (config.reward_schedule == "auto" and self._is_annealed()):
+            at.power = annealed_power(config, at.step)
+        objective = self._objective()
+        if objective == "maximum_likelihood":
+            drawn = self.sources.draw_seeds(at.step)
+        else:
+            drawn = self.sources.draw(at.step, at.power)
+        losses = self._losses(drawn, objective)
         loss = losses.mean()
         if not bool(loss.isfinite()):
-            self._fail(losses, path)
+            self._fail(losses, drawn, checkpoint)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self._learning_rate_factor()
+            group["lr"] = group["peak"] * learning_rate_factor(config, at.step)
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([*self.weights, self.pair.log_z], config.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_([*self.weights, self.pair.log_z_weight], config.max_grad_norm)
         self.optimizer.step()
         # Each state of a path is met by the walk that made it and by the scores of P_F and P_B.
-        return float(loss.detach()), config.batch_size, 3 * int(path.lengths.sum())
+        self.cost += Cost(drawn.target_calls, 3 * int(drawn.path.lengths.sum()))
+        return float(loss.detach())
 
-    def _paths(self, power: float) -> tuple[Path, Tensor]:
-        """Return new paths by P_F, and paths by P_B of remembered objects, with their log-rewards."""
+    def _losses(self, drawn: Drawn, objective: str) -> Tensor:
+        """Return the loss of each path, after whatever has to be known first: the best reward so far, a first log Z."""
+        pair, target = self.pair, self.target
+        if drawn.condition is not None:
+            assert isinstance(target, ConditionalTarget)
+            pair, target = pair.given(drawn.condition), target.given(drawn.condition)
+        assert isinstance(target, Target)
+        self._see(drawn.log_prob)
+        floor = self.at.best_log_prob - self.config.log_reward_range
+        log_reward = self.at.power * drawn.log_prob.clamp(min=floor)
+        batch = Batch(drawn.path, log_reward, drawn.is_own, self.at.power, floor)
+        if objective in LEARNS_LOG_Z and not self.at.has_log_z:
+            with torch.no_grad():
+                log_weights = log_reward + pair.log_backward(drawn.path) - pair.log_forward(drawn.path)
+                self.pair.log_z_weight.copy_(log_weights.mean())
+            self.at.has_log_z = True
+        losses = Losses(self.config, pair, target)
+        by_path = losses.of(batch, objective)
+        self.cost += Cost(target_calls=losses.target_calls)
+        return by_path
+
+    def _objective(self) -> str:
+        """Return what is minimised now: likelihood while the seeds are being learned, then the config's objective."""
         config = self.config
-        draws = PhiloxDraws(self.seed, "train", config.batch_size).at(self.step)
-        explored = self.pair.forward.with_exploration(epsilon=config.epsilon)
-        source = self.environment.source(config.batch_size)
-        path = walk_forward(explored, self.environment, source, draws.role("forward"))
-        objects = self.environment.objects(path.end)
-        log_reward = checked_log_prob(self.target, objects)
-        self.buffer.add(objects, log_reward)
-        if config.replay_batch_size == 0:
-            return path, log_reward
-        again = PhiloxDraws(self.seed, "replay", config.replay_batch_size).at(self.step)
-        remembered, its_log_reward = self.buffer.sample(again.role("choice"), config.replay_power * power)
-        finished = self.environment.states(remembered)
-        back = walk_backward(self.pair.backward, self.environment, finished, None, again.role("backward"))
-        return joined(path, back), torch.cat([log_reward, its_log_reward])
+        if self.sources.seeds is None or config.seed_batch_size == 0:
+            return config.objective
+        learns_seeds = self.at.step < config.likelihood_until * config.num_steps
+        return "maximum_likelihood" if learns_seeds else config.objective
 
-    def _best_log_reward(self) -> float:
-        best = float(self.buffer.log_reward[: len(self.buffer)].max())
-        if best == -math.inf:
+    def _look(self) -> PairQuality:
+        """Judge the pair as it is, raise an adaptive reward, and see whether it is good enough."""
+        config, at = self.config, self.at
+        draws = PhiloxDraws(self.seed, "look", config.check_size).at(at.step)
+        pair, target = self._middle(draws)
+        frozen = pair.frozen()
+        with torch.no_grad():
+            own, made = draw_weights(frozen, target, draws)
+            self.cost += Cost(target_calls=config.check_size)
+            given, objects_from, modes = None, "", ""
+            found = self._judges()
+            if found is not None:
+                objects, log_prob, objects_from = found
+                rows = PhiloxDraws(self.seed, "look/given", len(objects)).at(at.step)
+                given = weights_of(frozen, target, objects, rows, log_reward=log_prob)
+                modes = describe_modes(target, made, objects)
+        quality = judged(own, given, objects_from, modes=modes)
+        if config.reward_schedule == "adaptive" and at.power < 1.0:
+            log_reward = checked_log_prob(target, made)
+            self.cost += Cost(target_calls=config.check_size)
+            at.power = raised_power(log_reward, own - log_reward, at.power, config.adaptive_ess)
+        if config.objective not in LEARNS_LOG_Z and quality.log_z > -float("inf") and not pair.condition_names:
+            with torch.no_grad():
+                self.pair.log_z_weight.fill_(quality.log_z)
+        is_good = quality.acceptance >= config.stop_at_acceptance and at.power == 1.0
+        at.is_good_enough = at.is_good_enough + 1 if is_good else 0
+        at.is_stopped = at.is_good_enough >= 2 and self._objective() == config.objective
+        at.qualities.append({"step": at.step} | quality.to_dict())
+        return quality
+
+    def _middle(self, draws: PhiloxDraws) -> tuple[GFlowNet, Target]:
+        """Return pair and target, those of a family under the mean of the conditions it is trained on."""
+        if not isinstance(self.target, ConditionalTarget):
+            return self.pair, self.target
+        condition = self.target.sample_conditions(draws.role("condition")).mean(0)
+        return self.pair.given(condition), self.target.given(condition)
+
+    def _judges(self) -> tuple[Tensor, Tensor, str] | None:
+        """Return objects that the pair is judged by, their log R, and where they are from."""
+        if isinstance(self.target, ConditionalTarget):
+            return None
+        if self.objects is not None:
+            self.cost += Cost(target_calls=len(self.objects))
+            return self.objects, checked_log_prob(self.target, self.objects), "the given objects"
+        if self.sources.seeds is None:
+            return None
+        return *self.sources.seeds.held(self.config.check_size), "the held-out tempered objects"
+
+    def _is_annealed(self) -> bool:
+        """Say whether "auto" anneals: without seeds, the reward must not pull the pair into one mode at once."""
+        return self.sources.seeds is None and isinstance(self.target, Target)
+
+    def _first_power(self) -> float:
+        config = self.config
+        if config.reward_schedule == "adaptive":
+            return 0.0
+        return (
+            annealed_power(config, 0)
+            if config.reward_schedule == "annealed" or (config.reward_schedule == "auto" and self._is_annealed())
+            else 1.0
+        )
+
+    def _see(self, log_prob: Tensor) -> None:
+        self.at.best_log_prob = max(self.at.best_log_prob, float(log_prob.max()))
+        if self.at.best_log_prob == -float("inf"):
             raise TrainingError(
-                f"in {self.step + 1} training steps P_F has made no object of positive density; forbid impossible "
+                f"in {self.at.step + 1} training steps P_F has made no object of positive density; forbid impossible "
                 "objects by the environment's masks, or give a pair that can make possible ones"
             )
-        return best
 
-    def _reward_power(self) -> float:
-        until = self.config.anneal_until * self.config.num_steps
-        return 1.0 if self.step >= until else self.step / until
-
-    def _learning_rate_factor(self) -> float:
-        config = self.config
-        rise = min(1.0, (self.step + 1) / max(config.lr_warmup_steps, 1))
-        done = self.step / config.num_steps
-        if done <= config.lr_decay_from:
-            return rise
-        return rise * 0.5 * (1.0 + math.cos(math.pi * (done - config.lr_decay_from) / (1.0 - config.lr_decay_from)))
+    def _charge_seeds(self) -> None:
+        if self.sources.seeds is not None:
+            self.cost += self.sources.seeds.take_cost()
 
     def _remember(self, loss: float) -> None:
-        row = {"step": self.step, "loss": loss, "log_z": self.pair.log_z.item(), "reward_power": self._reward_power()}
+        row = {
+            "step": self.at.step,
+            "loss": loss,
+            "log_z": self.pair.log_z_weight.item(),
+            "reward_power": self.at.power,
+        }
         for name, value in row.items():
-            self.history[name].append(value)
+            self.at.history[name].append(value)
 
     def _is_done(self) -> bool:
-        return self.step == self.config.num_steps
+        return self.at.is_stopped or self.at.step >= self.config.num_steps
 
-    def _fail(self, losses: Tensor, path: Path) -> None:
+    def _fail(self, losses: Tensor, drawn: Drawn, checkpoint: FilePath | None) -> None:
         row = int((~losses.isfinite()).nonzero()[0, 0])
+        actions = drawn.path.actions[row][drawn.path.is_action[row]].tolist()
+        last = "no checkpoint was asked for"
+        if checkpoint is not None and checkpoint.exists():
+            last = f"{checkpoint} holds the last good checkpoint"
         raise TrainingError(
-            f"the loss is not finite in training step {self.step}, first for the path to the object "
-            f"{self.environment.objects(path.end)[row].tolist()}; lower learning_rate or max_grad_norm, and see that "
-            "P_F and P_B allow every path"
+            f"the loss is not finite in training step {self.at.step}, first for the path to the object "
+            f"{self.environment.objects(drawn.path.end)[row].tolist()} by the actions {actions}, with log R "
+            f"{float(drawn.log_prob[row])} and loss {float(losses[row].detach())}; {last}; lower learning_rate or "
+            "max_grad_norm, and see that P_F and P_B allow every path"
         )
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the run by name; writing to them restores it."""
-        tensors = {"buffer.objects": self.buffer.objects, "buffer.log_reward": self.buffer.log_reward}
-        parameters = [*self.weights, self.pair.log_z]
+        buffer = self.sources.buffer
+        tensors = {
+            f"buffer.{name}": getattr(buffer, name) for name in ("objects", "log_reward", "novelty", "conditions")
+        }
+        parameters = [*self.weights, self.pair.log_z_weight]
         for place, parameter in enumerate(parameters):
             tensors[f"parameter.{place}"] = parameter.data
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{place}.{name}"] = value
         return tensors
+
+
+def _seeds(
+    environment: DiscreteEnvironment, target: Target | ConditionalTarget, config: TrainingConfig, seed: int
+) -> Seeds | None:
+    """Return the tempered chains that a config wants, if the target can have them."""
+    if config.seeding == "none" or (config.seed_batch_size == 0 and config.objective != "maximum_likelihood"):
+        return None
+    kernel, lowest = None, 1.0
+    if isinstance(target, Target):
+        kernel = local_kernel(environment, target)
+    elif isinstance(target, TemperedFamily) and target.highest == 1.0:
+        kernel, lowest = local_kernel(environment, target.target), target.lowest
+    if kernel is not None:
+        return Seeds(kernel, config, seed, lowest=lowest)
+    if config.seeding == "tempering":
+        raise CapabilityError(
+            f"{target.name} cannot be tempered on {type(environment).__name__}: seeds need a target that is not noisy, "
+            "and single changes that connect the environment, or values of sites; choose seeding='none'"
+        )
+    return None
+
+
+def _check_pair(
+    pair: GFlowNet, environment: DiscreteEnvironment, config: TrainingConfig, names: tuple[str, ...]
+) -> None:
+    if pair.environment is not environment:
+        raise OptionError("the pair acts on another environment object than the one to train on")
+    if not pair.log_z_weight.requires_grad:
+        raise OptionError("the pair is frozen, as trained and loaded pairs are; give one that can learn")
+    if pair.condition is not None or pair.condition_names != tuple(names):
+        raise OptionError(
+            f"the pair's conditions are {pair.condition_names}, those of the target {tuple(names)}; give a pair for "
+            "the same conditions, not bound to one"
+        )
+    if config.objective in LEARNS_FLOW and pair.log_flow is None:
+        raise OptionError(f"{config.objective} learns a state flow, and the pair has none; build it with log_flow")
+
+
+def _check_config(config: TrainingConfig, target: Target | ConditionalTarget, seeds: Seeds | None) -> None:
+    if config.objective == "maximum_likelihood" and seeds is None:
+        raise OptionError(f"maximum likelihood learns seeds, and {target.name} can have none; choose another objective")
+    if isinstance(target, Target):
+        if target.is_noisy and config.objective == "modified_detailed_balance":
+            raise CapabilityError(f"{target.name} is noisy; modified detailed balance needs the density of each state")
+        return
+    if config.objective == "log_partition_variance":
+        raise OptionError(
+            "log-partition variance takes one log Z for a whole batch, and a family of targets has one for each "
+            "condition; choose trajectory_balance"
+        )
+    if config.reward_schedule in ("annealed", "adaptive") or config.chain_batch_size:
+        raise OptionError(
+            "a family of targets is trained at its own conditions; choose reward_schedule='auto' or 'fixed', and "
+            "chain_batch_size=0"
+        )
+
+
+def _shown(quality: PairQuality | None) -> dict[str, float | str]:
+    if quality is None:
+        return {}
+    figures: dict[str, float | str] = {"acceptance": quality.acceptance, "ess": quality.ess_fraction}
+    if quality.elbo is not None:
+        figures["elbo"] = quality.elbo
+    if quality.eubo is not None:
+        figures["eubo"] = quality.eubo
+    if quality.warning is not None:
+        figures["warning"] = "collapsed"
+    return figures
 
 
 def _alike(name: str, here: dict[str, Tensor], there: dict[str, Tensor]) -> bool:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gfnmc.core.draws import TILE, Draws, PhiloxDraws, normal
+from gfnmc.core.draws import TILE, Draws, PhiloxDraws, RepeatedDraws, normal
+from gfnmc.core.errors import OptionError
+from gfnmc.testing import enumerate_decisions
 from tests.support import LAST_UNIFORM, chi_square, random_numbers
 
 NUM_ROWS = 600
@@ -18,20 +20,23 @@ BERNOULLI = LAWS[:, 0]
 HIGHS = torch.arange(NUM_ROWS) % 7 + 1
 ACTIVE = torch.arange(NUM_ROWS) % 3 > 0
 
+# What some draws decide by the laws of some rows.
 DECISIONS = {
-    "categorical": lambda draws, n: draws.categorical(LAWS[:n]),
-    "categorical, some": lambda draws, n: draws.categorical(LAWS[:n], ACTIVE[:n]),
-    "categorical, shared law": lambda draws, n: draws.categorical(LAWS[0]),
-    "bernoulli": lambda draws, n: draws.bernoulli(BERNOULLI[:n]),
-    "integers": lambda draws, n: draws.integers(HIGHS[:n]),
-    "permutation": lambda draws, n: draws.permutation(4),
+    "categorical": lambda draws, rows: draws.categorical(LAWS[rows]),
+    "categorical, some": lambda draws, rows: draws.categorical(LAWS[rows], ACTIVE[rows]),
+    "categorical, shared law": lambda draws, rows: draws.categorical(LAWS[0]),
+    "bernoulli": lambda draws, rows: draws.bernoulli(BERNOULLI[rows]),
+    "bernoulli, some": lambda draws, rows: draws.bernoulli(BERNOULLI[rows], ACTIVE[rows]),
+    "integers": lambda draws, rows: draws.integers(HIGHS[rows]),
+    "integers, some": lambda draws, rows: draws.integers(HIGHS[rows], ACTIVE[rows]),
+    "permutation": lambda draws, rows: draws.permutation(4),
 }
 
 
 def decide(kind: str, num_rows: int, times: int = 1, **where: object) -> Tensor:
     """A decision taken some times in a row, `(num_rows, ...)`."""
     draws = PhiloxDraws(**({"seed": 5, "role": "test", "num_rows": num_rows} | where))
-    return torch.stack([DECISIONS[kind](draws, num_rows) for _ in range(times)], 1)
+    return torch.stack([DECISIONS[kind](draws, torch.arange(num_rows)) for _ in range(times)], 1)
 
 
 @pytest.mark.parametrize("kind", DECISIONS)
@@ -40,6 +45,82 @@ def test_a_row_decides_the_same_whatever_stands_beside_it(kind: str) -> None:
     whole = decide(kind, NUM_ROWS, 20)
     for num_rows in (1, 4, TILE, TILE + 1, 300):
         assert torch.equal(decide(kind, num_rows, 20), whole[:num_rows]), num_rows
+
+
+def decide_repeatedly(kind: str, num_rows: int, times: int, role: str = "test") -> Tensor:
+    """Some decisions of repeated rows, `(num_rows, times, ...)`."""
+    draws = PhiloxDraws(5, role, num_rows).repeated(times)
+    assert draws.num_rows == num_rows * times
+    rows = torch.arange(draws.num_rows) % NUM_ROWS
+    return torch.stack([DECISIONS[kind](draws, rows) for _ in range(6)], 1).unflatten(0, (num_rows, times))
+
+
+@pytest.mark.parametrize("times", [1, 3, 20])
+@pytest.mark.parametrize("kind", DECISIONS)
+def test_repeated_rows_decide_the_same_whatever_stands_beside_them(kind: str, times: int) -> None:
+    whole = decide_repeatedly(kind, 300, times)
+    for num_rows in (1, 4, TILE, TILE + 1):
+        assert torch.equal(decide_repeatedly(kind, num_rows, times), whole[:num_rows]), num_rows
+    assert not torch.equal(decide_repeatedly(kind, 300, times, role="other"), whole)
+
+
+def test_repeated_rows_have_streams_of_their_own() -> None:
+    draws = PhiloxDraws(5, "own", TILE + 9)
+    streams = [draws, draws.repeated(2), draws.repeated(3), draws.repeated(6), draws.repeated(2).repeated(3)]
+    streams += [stream.role("x") for stream in streams] + [stream.at(1) for stream in streams]
+    seen = torch.cat([stream._uniforms() for stream in streams])
+    assert len(seen.unique()) == len(seen)
+    # A role or a step of repeated draws is repeated as well, and is the same whichever was said first.
+    for one, other in ((draws.at(3).repeated(4), draws.repeated(4).at(3)), (draws.repeated(4), draws.repeated(4))):
+        assert one.num_rows == 4 * (TILE + 9)
+        assert torch.equal(one._uniforms(), other._uniforms())
+
+
+def test_repeated_rows_follow_their_laws_and_are_independent() -> None:
+    draws = PhiloxDraws(6, "law", 20_000).repeated(3)
+    law = torch.tensor([0.5, 0.2, 0.3]).double()
+    chosen = draws.categorical(law.log()).unflatten(0, (-1, 3))
+    triples = torch.bincount((chosen * torch.tensor([9, 3, 1])).sum(1), minlength=27)
+    product = (law[:, None, None] * law[:, None] * law).flatten()
+    statistic, limit = chi_square(triples, product)
+    assert statistic < limit
+    # Negative control: rows that decide for their copies as well.
+    copied = chosen[:, :1].expand(-1, 3)
+    statistic, limit = chi_square(torch.bincount((copied * torch.tensor([9, 3, 1])).sum(1), minlength=27), product)
+    assert statistic > limit
+
+
+@pytest.mark.parametrize("kind", DECISIONS)
+def test_any_draws_can_be_repeated_one_decision_after_the_other(kind: str) -> None:
+    repeated, plain = RepeatedDraws(PhiloxDraws(5, "test", 100), 3).role("x"), PhiloxDraws(5, "test", 100).role("x")
+    assert repeated.num_rows == 300
+    together = DECISIONS[kind](repeated, torch.arange(300)).unflatten(0, (100, 3))
+    for place in range(3):
+        assert torch.equal(DECISIONS[kind](plain, torch.arange(place, 300, 3)), together[:, place])
+    law = LAWS[0]
+    assert repeated.role("y").shared_categorical(law) == plain.role("y").shared_categorical(law)
+
+
+def test_repeated_decisions_can_be_enumerated() -> None:
+    laws = torch.tensor([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0], [0.1, 0.9]]).double()
+
+    def move(draws: Draws, rows: Tensor) -> Tensor:
+        both = torch.stack([rows, rows + 2], 1).flatten()
+        return draws.role("x").repeated(2).categorical(laws[both].log()).unflatten(0, (-1, 2))
+
+    found = enumerate_decisions(move, 2)
+    for row in range(2):
+        here = found.row == row
+        weights = dict(zip(map(tuple, found.result[here].tolist()), found.weight[here].tolist(), strict=True))
+        product = {(i, j): float(laws[row, i] * laws[row + 2, j]) for i in range(2) for j in range(2)}
+        assert weights == pytest.approx({pair: weight for pair, weight in product.items() if weight > 0})
+
+
+@pytest.mark.parametrize("times", [0, -1])
+def test_rows_are_repeated_once_at_least(times: int) -> None:
+    for draws in (PhiloxDraws(0, "x", 3), RepeatedDraws(PhiloxDraws(0, "x", 3), 1)):
+        with pytest.raises(OptionError, match=f"repeated {times} times"):
+            draws.repeated(times)
 
 
 @pytest.mark.parametrize("kind", DECISIONS)

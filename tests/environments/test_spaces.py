@@ -11,6 +11,7 @@ from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.environments import (
     Direction,
     DiscreteEnvironment,
+    GraphBuilding,
     HyperGrid,
     Lattice,
     StateGraph,
@@ -21,7 +22,7 @@ from gfnmc.targets import HyperGrid as HyperGridTarget
 from gfnmc.targets import Ising, from_function
 from tests.support import Stairs, small_environments
 
-ENVIRONMENTS = small_environments()
+ENVIRONMENTS = small_environments() | {"graph": GraphBuilding(3), "graph of two nodes": GraphBuilding(2)}
 NUM_STATES = {  # by hand
     "uniform": 3**3,
     "uniform of three values": 4**2,
@@ -32,6 +33,8 @@ NUM_STATES = {  # by hand
     "grid of three": 8,
     "stairs": 6,
     "stairs without exits": 7,
+    "graph": 8,
+    "graph of two nodes": 2,
 }
 NUM_OBJECTS = {
     "uniform": 8,
@@ -43,6 +46,8 @@ NUM_OBJECTS = {
     "grid of three": 8,
     "stairs": 6,
     "stairs without exits": 2,
+    "graph": 8,
+    "graph of two nodes": 2,
 }
 
 

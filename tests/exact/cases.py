@@ -7,12 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gfnmc.core.draws import normal
+from gfnmc.core.draws import Draws, normal
 from gfnmc.core.lookup import RowIndex
 from gfnmc.environments import Direction, DiscreteEnvironment, HyperGrid, Lattice, StateGraph, enumerate_states
+from gfnmc.kernels import Kernel
 from gfnmc.kernels.branch import BranchLaw, Fixed, FullRestart, Geometric, PrefixTable, PrefixUniform, Table, Uniform
 from gfnmc.policies import DiscretePolicy, GFlowNet, MLPPolicy, TabularPolicy, UniformPolicy, solve_forward
 from gfnmc.targets import Target
+from gfnmc.testing import move_matrix
 from tests.support import Stairs
 
 
@@ -150,6 +152,52 @@ def table_target(graph: StateGraph, *, scale: float = 1.5) -> TableTarget:
     """A random target on all objects of an environment."""
     objects = graph.objects
     return TableTarget(objects, scale * normal(11, "target", (len(objects),), torch.float64))
+
+
+def site_target(graph: StateGraph, *, scale: float = 1.5) -> TableTarget:
+    """A random target on an environment whose objects are all assignments of values to sites."""
+    target = table_target(graph, scale=scale)
+    target.values = tuple(graph.objects.unique().tolist())
+    assert len(graph.objects) == len(target.values) ** graph.objects[0].numel()
+    return target
+
+
+def tempered_pmf(target: TableTarget, inverse_temperature: float) -> Tensor:
+    """The exact law R^beta, on all objects; flat at 0, impossible objects included."""
+    if inverse_temperature == 0.0:
+        return torch.full_like(target.table, 1.0 / len(target.table))
+    return (inverse_temperature * target.table).softmax(0)
+
+
+def rungs_in_a_batch(
+    kernel: Kernel, target: TableTarget, inverse_temperatures: tuple[float, ...]
+) -> list[tuple[Tensor, Tensor]]:
+    """The transition matrix at each inverse temperature with its law, all enumerated in one batch of tempered rows."""
+    ladder = torch.tensor(inverse_temperatures, dtype=torch.float64)
+    index = RowIndex(target.objects)
+    points = [
+        (rung, place)
+        for rung, beta in enumerate(inverse_temperatures)
+        for place in range(len(target.objects))
+        if beta == 0.0 or target.table[place] > -math.inf
+    ]
+    points = torch.tensor(points)
+
+    def move(draws: Draws, rows: Tensor) -> Tensor:
+        rung, place = points[rows].unbind(1)
+        tempered = kernel.tempered(ladder[rung])
+        state, _ = tempered.step(draws, tempered.init(target.objects[place]))
+        found = index.find(state.position)
+        # Whatever the temperature, the state keeps the log-density of the target itself.
+        torch.testing.assert_close(state.log_prob, target.table[found], rtol=0.0, atol=1e-12)
+        return torch.stack([rung, found], 1)
+
+    matrix = move_matrix(move, points)
+    blocks = []
+    for rung, beta in enumerate(inverse_temperatures):
+        here = points[:, 0] == rung
+        blocks.append((matrix[here][:, here], tempered_pmf(target, beta)[points[here, 1]]))
+    return blocks
 
 
 def _tabular(graph: StateGraph) -> GFlowNet:
