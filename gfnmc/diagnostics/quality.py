@@ -15,7 +15,7 @@ Reference: Blessing et al. 2024 (2406.07423), ELBO and EUBO as measures of mode 
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64, Shaped
@@ -97,22 +97,39 @@ def pair_quality(
     if num_draws < 2 or (objects is not None and len(objects) == 0):
         raise OptionError("a pair is judged by at least two draws, and objects where they are given")
     with thread_limit(num_threads), torch.no_grad():
-        own, made = draw_weights(pair, target, PhiloxDraws(seed, "quality", num_draws))
+        own = draw_weights(pair, target, PhiloxDraws(seed, "quality", num_draws))
         if objects is None:
-            return judged(own, None, objects_from)
+            return judged(own.log_weights, None, objects_from)
         given = weights_of(pair, target, objects, PhiloxDraws(seed, "quality/given", len(objects)))
-    return judged(own, given, objects_from, modes=describe_modes(target, made, objects))
+    return judged(own.log_weights, given, objects_from, modes=describe_modes(target, own.objects, objects))
 
 
-def draw_weights(
-    pair: ProposalPair, target: Target, draws: PhiloxDraws
-) -> tuple[Float64[Tensor, " rows"], Shaped[Tensor, "rows *event"]]:
-    """Return log w of independent draws of P_F, and their objects."""
+class OwnDraws(NamedTuple):
+    """Independent draws of P_F.
+
+    Attributes:
+        objects: What was made.
+        log_reward: log R, nats.
+        log_path_ratio: log P_B - log P_F of the paths, nats.
+    """
+
+    objects: Shaped[Tensor, "n *event"]
+    log_reward: Float64[Tensor, " n"]
+    log_path_ratio: Float64[Tensor, " n"]
+
+    @property
+    def log_weights(self) -> Float64[Tensor, " n"]:
+        """Log w of each."""
+        return self.log_reward + self.log_path_ratio
+
+
+def draw_weights(pair: ProposalPair, target: Target, draws: PhiloxDraws) -> OwnDraws:
+    """Return independent draws of P_F with what their weights are made of."""
     path = pair.sample_forward(pair.environment.source(draws.num_rows), draws.role("forward"))
     assert path.log_forward is not None
     objects = pair.environment.objects(path.end)
     log_reward = checked_estimate(target, objects, draws.role("estimate"))
-    return log_reward + pair.log_backward(path) - path.log_forward, objects
+    return OwnDraws(objects, log_reward, pair.log_backward(path) - path.log_forward)
 
 
 def weights_of(

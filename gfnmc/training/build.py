@@ -1,4 +1,4 @@
-"""A new pair, as a config describes it."""
+"""A new pair as a config describes it, and whether pair, config and target fit each other."""
 
 from collections.abc import Sequence
 
@@ -15,6 +15,8 @@ from gfnmc.policies.pair import GFlowNet
 from gfnmc.policies.symmetrised import AveragedPolicy, CanonicalPolicy
 from gfnmc.policies.transformer import TransformerPolicy
 from gfnmc.policies.uniform import UniformPolicy
+from gfnmc.targets.base import Target
+from gfnmc.targets.conditional import ConditionalTarget
 from gfnmc.training.config import TrainingConfig
 from gfnmc.training.losses import LEARNS_FLOW
 
@@ -54,6 +56,52 @@ def build_pair(
         log_flow = _flow(environment, config, seed, num_conditions)
     backward = _backward(environment, config, seed, forward, log_flow)
     return GFlowNet(forward, backward, log_flow=log_flow, condition_names=condition_names)
+
+
+def check_pair(
+    pair: GFlowNet, environment: DiscreteEnvironment, config: TrainingConfig, names: tuple[str, ...]
+) -> None:
+    """Refuse a pair that cannot be trained.
+
+    Raises:
+        OptionError: If it is frozen, bound, or on another environment, or lacks what the objective learns.
+    """
+    if pair.environment is not environment:
+        raise OptionError("the pair acts on another environment object than the one to train on")
+    if not pair.log_z_weight.requires_grad:
+        raise OptionError("the pair is frozen, as trained and loaded pairs are; give one that can learn")
+    if pair.condition is not None or pair.condition_names != tuple(names):
+        raise OptionError(
+            f"the pair's conditions are {pair.condition_names}, those of the target {tuple(names)}; give a pair for "
+            "the same conditions, not bound to one"
+        )
+    if config.objective in LEARNS_FLOW and pair.log_flow is None:
+        raise OptionError(f"{config.objective} learns a state flow, and the pair has none; build it with log_flow")
+
+
+def check_config(config: TrainingConfig, target: Target | ConditionalTarget, has_seeds: bool) -> None:
+    """Refuse options that do not go with a target.
+
+    Raises:
+        OptionError: If an option makes no sense for it.
+        CapabilityError: If it does not offer what an option needs.
+    """
+    if config.objective == "maximum_likelihood" and not has_seeds:
+        raise OptionError(f"maximum likelihood learns seeds, and {target.name} can have none; choose another objective")
+    if isinstance(target, Target):
+        if target.is_noisy and config.objective == "modified_detailed_balance":
+            raise CapabilityError(f"{target.name} is noisy; modified detailed balance needs the density of each state")
+        return
+    if config.objective == "log_partition_variance":
+        raise OptionError(
+            "log-partition variance takes one log Z for a whole batch, and a family of targets has one for each "
+            "condition; choose trajectory_balance"
+        )
+    if config.reward_schedule in ("annealed", "adaptive") or config.chain_batch_size:
+        raise OptionError(
+            "a family of targets is trained at its own conditions; choose reward_schedule='auto' or 'fixed', and "
+            "chain_batch_size=0"
+        )
 
 
 def _network(

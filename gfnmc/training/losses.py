@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from gfnmc.objectives import (
@@ -30,6 +30,7 @@ from gfnmc.policies.path import Path
 from gfnmc.policies.rollout import backward_scores, evaluate_along, exit_scores, forward_scores, num_transitions
 from gfnmc.policies.transitions import Transitions, score_transitions
 from gfnmc.targets.base import Target, checked_log_prob
+from gfnmc.targets.conditional import ConditionalTarget
 from gfnmc.training.config import TrainingConfig
 
 
@@ -59,13 +60,13 @@ class Losses:
     Attributes:
         config: Names the objective and how P_B learns.
         pair: The pair, bound.
-        target: The target, bound.
+        target: The target, or the family.
         target_calls: Evaluations of the target that the losses themselves have made.
     """
 
     config: TrainingConfig
     pair: GFlowNet
-    target: Target
+    target: Target | ConditionalTarget
     target_calls: int = 0
 
     def of(self, batch: Batch, objective: str) -> Float64[Tensor, " batch"]:
@@ -111,7 +112,7 @@ class Losses:
             forward_scores(pair.forward, environment, path),
             self._learned(backward_scores(pair.backward, environment, path)),
             exit_scores(pair.forward, environment, path),
-            evaluate_along(environment, path, lambda states, rows: self._state_log_reward(batch, states)),
+            evaluate_along(environment, path, lambda states, rows: self._state_log_reward(batch, states, rows)),
             num_transitions(environment, path),
         )
 
@@ -142,13 +143,21 @@ class Losses:
         environment = self.pair.environment
 
         def partial(states: Tensor, rows: Tensor) -> Tensor:
-            return self.target.partial_log_prob(*environment.assigned(states)).clamp(min=batch.floor)
+            target = self._target(rows)
+            return target.partial_log_prob(*environment.assigned(states)).clamp(min=batch.floor)
 
         return batch.power * evaluate_along(environment, batch.path, partial)
 
-    def _state_log_reward(self, batch: Batch, states: Tensor) -> Float64[Tensor, " states"]:
+    def _target(self, rows: Int64[Tensor, " states"]) -> Target:
+        """Return the target for states that are on some rows of the batch."""
+        if not isinstance(self.target, ConditionalTarget):
+            return self.target
+        assert self.pair.condition is not None
+        return self.target.given(self.pair.condition[rows])
+
+    def _state_log_reward(self, batch: Batch, states: Tensor, rows: Tensor) -> Float64[Tensor, " states"]:
         self.target_calls += len(states)
-        log_prob = checked_log_prob(self.target, self.pair.environment.objects(states))
+        log_prob = checked_log_prob(self._target(rows), self.pair.environment.objects(states))
         return batch.power * log_prob.clamp(min=batch.floor)
 
     def _log_backward(self, path: Path) -> Float64[Tensor, " batch"]:

@@ -26,6 +26,7 @@ from gfnmc.kernels.parallel_tempering import ParallelTempering
 from gfnmc.kernels.random_walk import RandomWalk
 from gfnmc.kernels.replicas import TemperingCache
 from gfnmc.targets.base import Target
+from gfnmc.targets.conditional import ConditionalTarget, TemperedFamily
 from gfnmc.training.config import TrainingConfig
 
 _CAPACITY = 16_384
@@ -189,6 +190,27 @@ def local_kernel(environment: DiscreteEnvironment, target: Target) -> Kernel | N
         return RandomWalk(environment, target)
     except CapabilityError:
         return None
+
+
+def seeds_for(
+    environment: DiscreteEnvironment, target: Target | ConditionalTarget, config: TrainingConfig, seed: int
+) -> Seeds | None:
+    """Return the tempered chains that a config wants, if the target can have them."""
+    if config.seeding == "none" or (config.seed_batch_size == 0 and config.objective != "maximum_likelihood"):
+        return None
+    kernel, lowest = None, 1.0
+    if isinstance(target, Target):
+        kernel = local_kernel(environment, target)
+    elif isinstance(target, TemperedFamily) and target.highest == 1.0:
+        kernel, lowest = local_kernel(environment, target.target), target.lowest
+    if kernel is not None:
+        return Seeds(kernel, config, seed, lowest=lowest)
+    if config.seeding == "tempering":
+        raise CapabilityError(
+            f"{target.name} cannot be tempered on {type(environment).__name__}: seeds need a target that is not noisy, "
+            "and single changes that connect the environment, or values of sites; choose seeding='none'"
+        )
+    return None
 
 
 def _moves_per_sweep(kernel: Kernel) -> int:

@@ -6,6 +6,7 @@ says in plain words where a mode is missing.
 """
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -16,23 +17,23 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from gfnmc.core.cost import Cost
-from gfnmc.core.draws import PhiloxDraws
-from gfnmc.core.errors import CapabilityError, EnergyError, NonFiniteEnergyError, OptionError, TrainingError
+from gfnmc.core.errors import EnergyError, NonFiniteEnergyError, OptionError, TrainingError
 from gfnmc.core.storage import check_writable
 from gfnmc.core.threads import thread_limit
-from gfnmc.diagnostics.quality import PairQuality, describe_modes, draw_weights, judged, weights_of
+from gfnmc.diagnostics.quality import PairQuality
 from gfnmc.environments.base import DiscreteEnvironment
 from gfnmc.policies.pair import GFlowNet
 from gfnmc.sampling.progress import progress
-from gfnmc.targets.base import Target, check_usable, checked_log_prob
-from gfnmc.targets.conditional import ConditionalTarget, TemperedFamily
-from gfnmc.training.build import build_pair
+from gfnmc.targets.base import Target, check_usable
+from gfnmc.targets.conditional import ConditionalTarget
+from gfnmc.training.build import build_pair, check_config, check_pair
 from gfnmc.training.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from gfnmc.training.config import TrainingConfig
-from gfnmc.training.losses import LEARNS_FLOW, LEARNS_LOG_Z, Batch, Losses
+from gfnmc.training.looks import Judge
+from gfnmc.training.losses import LEARNS_LOG_Z, Batch, Losses
 from gfnmc.training.replay import ReplayBuffer
 from gfnmc.training.schedule import annealed_power, learning_rate_factor, raised_power
-from gfnmc.training.seeds import Seeds, local_kernel
+from gfnmc.training.seeds import seeds_for
 from gfnmc.training.sources import Drawn, Sources
 
 logger = logging.getLogger("gfnmc")
@@ -146,8 +147,8 @@ class _Progress:
 
     step: int = 0
     power: float = 1.0
-    best_log_prob: float = -float("inf")
-    is_good_enough: int = 0
+    best_log_prob: float = -math.inf
+    good_looks: int = 0
     is_stopped: bool = False
     has_log_z: bool = False
     history: dict[str, list[int | float]] = field(
@@ -174,10 +175,10 @@ class _Trainer:
         if pair is None:
             symmetries = target.symmetries() if isinstance(target, Target) else ()
             pair = build_pair(environment, config, seed=seed, condition_names=names, symmetries=symmetries)
-        _check_pair(pair, environment, config, names)
+        check_pair(pair, environment, config, names)
         self.pair, self.environment, self.target = pair, environment, target
         self.config, self.seed = config, seed
-        self.objects = objects
+        self.judge = Judge(pair, target, config, seed, objects)
         self.weights = list(pair.parameters())
         groups = [
             {"params": self.weights, "lr": config.learning_rate, "peak": config.learning_rate},
@@ -185,8 +186,8 @@ class _Trainer:
         ]
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]])
         buffer = ReplayBuffer(config.buffer_size, tuple(target.event_shape), target.dtype, num_conditions=len(names))
-        self.sources = Sources(pair, target, config, seed, buffer, _seeds(environment, target, config, seed))
-        _check_config(config, target, self.sources.seeds)
+        self.sources = Sources(pair, target, config, seed, buffer, seeds_for(environment, target, config, seed))
+        check_config(config, target, self.sources.seeds is not None)
         self.cost = pair.training_cost
         self.at = _Progress(power=self._first_power())
 
@@ -282,7 +283,7 @@ class _Trainer:
             seeds.advance()
             self.sources.remember_seeds()
         self._charge_seeds()
-        if config.reward_schedule == "annealed" or (config.reward_schedule == "auto" and self._is_annealed()):
+        if self._is_annealed():
             at.power = annealed_power(config, at.step)
         objective = self._objective()
         if objective == "maximum_likelihood":
@@ -305,11 +306,7 @@ class _Trainer:
 
     def _losses(self, drawn: Drawn, objective: str) -> Tensor:
         """Return the loss of each path, after whatever has to be known first: the best reward so far, a first log Z."""
-        pair, target = self.pair, self.target
-        if drawn.condition is not None:
-            assert isinstance(target, ConditionalTarget)
-            pair, target = pair.given(drawn.condition), target.given(drawn.condition)
-        assert isinstance(target, Target)
+        pair = self.pair if drawn.condition is None else self.pair.given(drawn.condition)
         self._see(drawn.log_prob)
         floor = self.at.best_log_prob - self.config.log_reward_range
         log_reward = self.at.power * drawn.log_prob.clamp(min=floor)
@@ -319,7 +316,7 @@ class _Trainer:
                 log_weights = log_reward + pair.log_backward(drawn.path) - pair.log_forward(drawn.path)
                 self.pair.log_z_weight.copy_(log_weights.mean())
             self.at.has_log_z = True
-        losses = Losses(self.config, pair, target)
+        losses = Losses(self.config, pair, self.target)
         by_path = losses.of(batch, objective)
         self.cost += Cost(target_calls=losses.target_calls)
         return by_path
@@ -335,53 +332,24 @@ class _Trainer:
     def _look(self) -> PairQuality:
         """Judge the pair as it is, raise an adaptive reward, and see whether it is good enough."""
         config, at = self.config, self.at
-        draws = PhiloxDraws(self.seed, "look", config.check_size).at(at.step)
-        pair, target = self._middle(draws)
-        frozen = pair.frozen()
-        with torch.no_grad():
-            own, made = draw_weights(frozen, target, draws)
-            self.cost += Cost(target_calls=config.check_size)
-            given, objects_from, modes = None, "", ""
-            found = self._judges()
-            if found is not None:
-                objects, log_prob, objects_from = found
-                rows = PhiloxDraws(self.seed, "look/given", len(objects)).at(at.step)
-                given = weights_of(frozen, target, objects, rows, log_reward=log_prob)
-                modes = describe_modes(target, made, objects)
-        quality = judged(own, given, objects_from, modes=modes)
-        if config.reward_schedule == "adaptive" and at.power < 1.0:
-            log_reward = checked_log_prob(target, made)
-            self.cost += Cost(target_calls=config.check_size)
-            at.power = raised_power(log_reward, own - log_reward, at.power, config.adaptive_ess)
-        if config.objective not in LEARNS_LOG_Z and quality.log_z > -float("inf") and not pair.condition_names:
+        seen = self.judge.look(at.step, self.sources.seeds)
+        self.cost += Cost(target_calls=seen.target_calls)
+        quality = seen.quality
+        if config.reward_schedule == "adaptive":
+            at.power = raised_power(seen.log_reward, seen.log_path_ratio, at.power, config.adaptive_ess)
+        if config.objective not in LEARNS_LOG_Z and math.isfinite(quality.log_z) and not self.pair.condition_names:
             with torch.no_grad():
                 self.pair.log_z_weight.fill_(quality.log_z)
         is_good = quality.acceptance >= config.stop_at_acceptance and at.power == 1.0
-        at.is_good_enough = at.is_good_enough + 1 if is_good else 0
-        at.is_stopped = at.is_good_enough >= 2 and self._objective() == config.objective
+        at.good_looks = at.good_looks + 1 if is_good else 0
+        at.is_stopped = at.good_looks >= 2 and self._objective() == config.objective
         at.qualities.append({"step": at.step} | quality.to_dict())
         return quality
 
-    def _middle(self, draws: PhiloxDraws) -> tuple[GFlowNet, Target]:
-        """Return pair and target, those of a family under the mean of the conditions it is trained on."""
-        if not isinstance(self.target, ConditionalTarget):
-            return self.pair, self.target
-        condition = self.target.sample_conditions(draws.role("condition")).mean(0)
-        return self.pair.given(condition), self.target.given(condition)
-
-    def _judges(self) -> tuple[Tensor, Tensor, str] | None:
-        """Return objects that the pair is judged by, their log R, and where they are from."""
-        if isinstance(self.target, ConditionalTarget):
-            return None
-        if self.objects is not None:
-            self.cost += Cost(target_calls=len(self.objects))
-            return self.objects, checked_log_prob(self.target, self.objects), "the given objects"
-        if self.sources.seeds is None:
-            return None
-        return *self.sources.seeds.held(self.config.check_size), "the held-out tempered objects"
-
     def _is_annealed(self) -> bool:
-        """Say whether "auto" anneals: without seeds, the reward must not pull the pair into one mode at once."""
+        """Say whether the reward is annealed: without seeds, "auto" does, lest the pair falls into one mode at once."""
+        if self.config.reward_schedule != "auto":
+            return self.config.reward_schedule == "annealed"
         return self.sources.seeds is None and isinstance(self.target, Target)
 
     def _first_power(self) -> float:
@@ -396,7 +364,7 @@ class _Trainer:
 
     def _see(self, log_prob: Tensor) -> None:
         self.at.best_log_prob = max(self.at.best_log_prob, float(log_prob.max()))
-        if self.at.best_log_prob == -float("inf"):
+        if self.at.best_log_prob == -math.inf:
             raise TrainingError(
                 f"in {self.at.step + 1} training steps P_F has made no object of positive density; forbid impossible "
                 "objects by the environment's masks, or give a pair that can make possible ones"
@@ -444,62 +412,6 @@ class _Trainer:
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{place}.{name}"] = value
         return tensors
-
-
-def _seeds(
-    environment: DiscreteEnvironment, target: Target | ConditionalTarget, config: TrainingConfig, seed: int
-) -> Seeds | None:
-    """Return the tempered chains that a config wants, if the target can have them."""
-    if config.seeding == "none" or (config.seed_batch_size == 0 and config.objective != "maximum_likelihood"):
-        return None
-    kernel, lowest = None, 1.0
-    if isinstance(target, Target):
-        kernel = local_kernel(environment, target)
-    elif isinstance(target, TemperedFamily) and target.highest == 1.0:
-        kernel, lowest = local_kernel(environment, target.target), target.lowest
-    if kernel is not None:
-        return Seeds(kernel, config, seed, lowest=lowest)
-    if config.seeding == "tempering":
-        raise CapabilityError(
-            f"{target.name} cannot be tempered on {type(environment).__name__}: seeds need a target that is not noisy, "
-            "and single changes that connect the environment, or values of sites; choose seeding='none'"
-        )
-    return None
-
-
-def _check_pair(
-    pair: GFlowNet, environment: DiscreteEnvironment, config: TrainingConfig, names: tuple[str, ...]
-) -> None:
-    if pair.environment is not environment:
-        raise OptionError("the pair acts on another environment object than the one to train on")
-    if not pair.log_z_weight.requires_grad:
-        raise OptionError("the pair is frozen, as trained and loaded pairs are; give one that can learn")
-    if pair.condition is not None or pair.condition_names != tuple(names):
-        raise OptionError(
-            f"the pair's conditions are {pair.condition_names}, those of the target {tuple(names)}; give a pair for "
-            "the same conditions, not bound to one"
-        )
-    if config.objective in LEARNS_FLOW and pair.log_flow is None:
-        raise OptionError(f"{config.objective} learns a state flow, and the pair has none; build it with log_flow")
-
-
-def _check_config(config: TrainingConfig, target: Target | ConditionalTarget, seeds: Seeds | None) -> None:
-    if config.objective == "maximum_likelihood" and seeds is None:
-        raise OptionError(f"maximum likelihood learns seeds, and {target.name} can have none; choose another objective")
-    if isinstance(target, Target):
-        if target.is_noisy and config.objective == "modified_detailed_balance":
-            raise CapabilityError(f"{target.name} is noisy; modified detailed balance needs the density of each state")
-        return
-    if config.objective == "log_partition_variance":
-        raise OptionError(
-            "log-partition variance takes one log Z for a whole batch, and a family of targets has one for each "
-            "condition; choose trajectory_balance"
-        )
-    if config.reward_schedule in ("annealed", "adaptive") or config.chain_batch_size:
-        raise OptionError(
-            "a family of targets is trained at its own conditions; choose reward_schedule='auto' or 'fixed', and "
-            "chain_batch_size=0"
-        )
 
 
 def _shown(quality: PairQuality | None) -> dict[str, float | str]:
