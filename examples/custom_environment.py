@@ -67,16 +67,16 @@ class Subsets(DiscreteEnvironment):
 
 
 def log_prob(x):
-    """Three nats for each pair of items of one kind; items 0-4 are of the first kind, 5-9 of the second, and so on."""
+    """Two nats for each pair of items of one kind; items 0-4 are of the first kind, 5-9 of the second, and so on."""
     of_kind = x.unflatten(1, (3, 5)).sum(-1)
-    return 3.0 * (of_kind * (of_kind - 1) / 2).sum(-1)
+    return 2.0 * (of_kind * (of_kind - 1) / 2).sum(-1)
 
 
 if __name__ == "__main__":
     statistics = {f"kind {kind}": lambda x, k=kind: x[:, 5 * k : 5 * k + 5].sum(1) for kind in range(3)}
     target = gfnmc.targets.from_function(log_prob, (15,), name="sets of five", statistics=statistics)
     environment = Subsets(15, 5)
-    config = gfnmc.TrainingConfig(num_steps=300, batch_size=32, replay_batch_size=32, hidden_size=64)
+    config = gfnmc.TrainingConfig(num_steps=300, hidden_size=64)
     pair = gfnmc.train(environment, target, config=config, seed=0).pair
     walk = RandomWalk(environment, target)
     hybrid = Cycle([SuffixResampling(pair, target, branch.Table({2: 0.3, 5: 0.7})), walk])

@@ -33,7 +33,7 @@ def main():
         statistics={"first pattern": lambda x: overlaps(x)[:, 0], "second pattern": lambda x: overlaps(x)[:, 1]},
     )
     environment = gfnmc.environments.Lattice.for_target(target, order="fixed")
-    config = gfnmc.TrainingConfig(num_steps=300, batch_size=32, replay_batch_size=32, hidden_size=64)
+    config = gfnmc.TrainingConfig(num_steps=300, hidden_size=64)
     pair = gfnmc.train(environment, target, config=config, seed=0).pair
 
     walk = RandomWalk(environment, target)

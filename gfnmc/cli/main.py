@@ -3,6 +3,7 @@
 Exit codes: 0 all is well, 1 the work was done but the diagnostics say no, 2 bad input.
 """
 
+import json
 import logging
 import shlex
 import sys
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gfnmc.core.errors import GfnmcError
+from gfnmc.core.errors import GfnmcError, OptionError, StorageError
 
 if TYPE_CHECKING:
     from gfnmc.sampling import Chains
+    from gfnmc.training import TrainingConfig, TrainingResult
 
 _TARGET = click.argument("target", metavar="TARGET")
 _AT_LEAST_ONE = click.IntRange(min=1)
@@ -60,8 +62,9 @@ def main() -> None:
 
     Start here:  gfnmc compare tfbind-klf1 --report klf1.html
     """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if not sys.stderr.isatty():
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+        # Progress as lines; a terminal has a bar.
         logging.getLogger("gfnmc").setLevel(logging.INFO)
 
 
@@ -75,18 +78,27 @@ def targets() -> None:
         click.echo(f"{name:<{width}}  {problem.description}")
 
 
-@main.command()
+@main.command(short_help="Train a pair for TARGET and save it.")
 @_TARGET
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where to save the pair (.safetensors).")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="Training options (a TrainingConfig) in a .json file.",
+)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="File to save the run in on the way.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint.")
 @_STEPS
 @_SEED
 @_THREADS
 @_QUIET
+@click.pass_context
 def train(
+    ctx: click.Context,
     target: str,
     out: Path,
+    config_file: Path | None,
     checkpoint: Path | None,
     resume: bool,
     steps: int | None,
@@ -94,13 +106,18 @@ def train(
     threads: int,
     quiet: bool,
 ) -> None:
-    """Train a pair for TARGET and save it."""
+    """Train a pair for TARGET and save it.
+
+    Prints how good the pair is: the predicted acceptance of a full restart, and log Z between its bounds. A pair that
+    has lost a part of the target is saved as well, with a warning and exit code 1.
+    """
     from gfnmc.core.storage import check_writable
     from gfnmc.experiments import find_problem
     from gfnmc.training import resume_training, save_pair
     from gfnmc.training import train as train_pair
 
     problem = find_problem(target)
+    config = _training_config(problem.training if config_file is None else _read_config(config_file), steps)
     check_writable(out)
     energy = problem.target()
     environment = problem.environment(energy)
@@ -108,17 +125,17 @@ def train(
     if resume:
         if checkpoint is None:
             raise click.UsageError("--resume needs --checkpoint, the file to go on from")
-        if steps is not None:
+        if steps is not None or config_file is not None:
             raise click.UsageError(
-                "--steps goes with a new run; a resumed one keeps the steps and the seed it began with"
+                "--steps and --config go with a new run; a resumed one keeps the options and the seed it began with"
             )
         result = resume_training(checkpoint, environment, energy, **shown)
     else:
-        config = _training_config(problem, steps)
         result = train_pair(environment, energy, config=config, seed=seed, checkpoint=checkpoint, **shown)
     save_pair(result.pair, out)
-    cost = result.cost
-    click.echo(f"trained in {cost.seconds:.0f} s with {cost.target_calls:,} target calls; saved {out}")
+    _show_training(result, out)
+    # The trainer has logged the warning.
+    ctx.exit(0 if result.quality.warning is None else 1)
 
 
 @main.command(short_help="Run chains of TARGET with a trained pair, for ArviZ.")
@@ -240,7 +257,7 @@ def compare(
     environment = problem.environment(energy)
     shown: dict[str, Any] = {"num_threads": threads, "progress_bar": not quiet}
     if pair_file is None:
-        config = _training_config(problem, steps)
+        config = _training_config(problem.training, steps)
         pair = train_pair(environment, energy, config=config, seed=seed, **shown).pair
     elif steps is None:
         pair = load_pair(pair_file, environment)
@@ -282,10 +299,52 @@ def _save_chains(runs: Mapping[str, "Chains"], report: Path) -> None:
             click.echo(f"wrote {path}")
 
 
-def _training_config(problem: Any, steps: int | None) -> Any:
+def _read_config(path: Path) -> "TrainingConfig":
+    """Return the training options of a JSON file; those that it does not name have their defaults.
+
+    Raises:
+        StorageError: If the file cannot be read.
+        OptionError: If it is not a JSON object of training options.
+    """
+    from gfnmc.training import TrainingConfig
+
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise OptionError(f"{path} is not JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise OptionError(f'{path} holds no JSON object; write training options as {{"num_steps": 500}}')
+    try:
+        return TrainingConfig.from_dict(options)
+    except OptionError as error:
+        raise OptionError(f"{path}: {error}") from error
+
+
+def _training_config(config: "TrainingConfig", steps: int | None) -> "TrainingConfig":
     from dataclasses import replace
 
-    return problem.training if steps is None else replace(problem.training, num_steps=steps)
+    return config if steps is None else replace(config, num_steps=steps)
+
+
+def _show_training(result: "TrainingResult", out: Path) -> None:
+    """Print what training cost and how good the pair is."""
+    from gfnmc.report import format as fmt
+
+    cost, quality, report = result.cost, result.quality, result.pair.training_report
+    assert report is not None
+    steps = f"{report['num_steps']:,}"
+    if report["is_stopped_early"]:
+        steps += f" of {report['config']['num_steps']:,} steps (stopped early)"
+    else:
+        steps += " step" if report["num_steps"] == 1 else " steps"
+    click.echo(f"trained {steps} in {cost.seconds:.0f} s with {cost.target_calls:,} target calls; saved {out}")
+    lower, upper = (fmt.DASH if bound is None else f"{bound:.2f}" for bound in (quality.elbo, quality.eubo))
+    click.echo(
+        f"predicted acceptance of a full restart {fmt.percent(quality.acceptance)}, log Z {quality.log_z:.2f} between "
+        f"{lower} (ELBO) and {upper} (EUBO); {quality.label}"
+    )
 
 
 def _show(comparison: Any) -> None:

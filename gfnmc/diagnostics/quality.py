@@ -14,6 +14,7 @@ Reference: Blessing et al. 2024 (2406.07423), ELBO and EUBO as measures of mode 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -22,12 +23,12 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from gfnmc.core.draws import PhiloxDraws
-from gfnmc.core.errors import OptionError
+from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.core.numerics import log_mean_exp
 from gfnmc.core.threads import thread_limit
 from gfnmc.diagnostics.evidence import pareto_k_hat
 from gfnmc.policies.pair import ProposalPair
-from gfnmc.targets.base import Target, checked_estimate, checked_log_prob
+from gfnmc.targets.base import Target, check_objects, checked_estimate, checked_log_prob
 
 LOST_FACTOR = 100.0
 """An object is lost when P_F makes it less often than this many times too rarely."""
@@ -67,6 +68,11 @@ class PairQuality:
         """Return the figures as plain data, None where one is not finite."""
         return {name: None if _is_infinite(value) else value for name, value in asdict(self).items()}
 
+    @classmethod
+    def from_dict(cls, figures: Mapping[str, Any]) -> "PairQuality":
+        """Return the figures that `to_dict` made plain data of."""
+        return cls(**{**figures, "log_z": -math.inf if figures["log_z"] is None else figures["log_z"]})
+
 
 def pair_quality(
     pair: ProposalPair,
@@ -92,16 +98,39 @@ def pair_quality(
 
     Raises:
         OptionError: If there are fewer than two draws, or no objects in `objects`.
+        ObjectError: If the objects are not the target's, or one has density zero.
+        CapabilityError: If there are objects and the target is noisy.
         EnergyError: If the target breaks its contract.
     """
-    if num_draws < 2 or (objects is not None and len(objects) == 0):
-        raise OptionError("a pair is judged by at least two draws, and objects where they are given")
+    if num_draws < 2:
+        raise OptionError(f"num_draws is {num_draws}; it must be at least 2")
+    if objects is not None:
+        check_given(target, objects)
     with thread_limit(num_threads), torch.no_grad():
         own = draw_weights(pair, target, PhiloxDraws(seed, "quality", num_draws))
         if objects is None:
             return judged(own.log_weights, None, objects_from)
         given = weights_of(pair, target, objects, PhiloxDraws(seed, "quality/given", len(objects)))
     return judged(own.log_weights, given, objects_from, modes=describe_modes(target, own.objects, objects))
+
+
+def check_given(target: Target, objects: Shaped[Tensor, "n *event"]) -> None:
+    """Refuse objects that no pair can be judged by.
+
+    Raises:
+        OptionError: If there are none.
+        ObjectError: If they are not the target's.
+        CapabilityError: If the target is noisy: a chain that is at an object holds an estimate that is larger than a
+            new one on average, which objects alone do not say.
+    """
+    if len(objects) == 0:
+        raise OptionError("there are no objects to judge the pair by; give some, or None")
+    if target.is_noisy:
+        raise CapabilityError(
+            f"{target.name} is noisy, and a pair is judged by objects with their densities, not estimates of them; "
+            "judge it without objects"
+        )
+    check_objects(target, objects)
 
 
 class OwnDraws(NamedTuple):
@@ -140,9 +169,19 @@ def weights_of(
     *,
     log_reward: Float64[Tensor, " n"] | None = None,
 ) -> Float64[Tensor, " n"]:
-    """Return log w of given objects, each with a path by P_B; their log-rewards are evaluated where not given."""
+    """Return log w of given objects, each with a path by P_B; their log-rewards are evaluated where not given.
+
+    Raises:
+        ObjectError: If one has density zero.
+    """
     if log_reward is None:
         log_reward = checked_log_prob(target, objects)
+    if (log_reward == -math.inf).any():
+        row = int((log_reward == -math.inf).nonzero()[0, 0])
+        raise ObjectError(
+            f"object {row}, {objects[row].tolist()}, has density zero under {target.name}; judge the pair by objects "
+            "spread as the target"
+        )
     path = pair.sample_backward(pair.environment.states(objects), None, draws.role("backward"))
     assert path.log_backward is not None
     return log_reward + path.log_backward - pair.log_forward(path)
@@ -209,15 +248,21 @@ def _warning(lost: float, objects_from: str, modes: str) -> str:
 
 
 def _acceptance(own: Float64[Tensor, " n"], given: Float64[Tensor, " m"]) -> float:
-    """Return the mean of min(1, w'/w) over all pairs of an own and a given object."""
-    return float((own[:, None] - given).clamp(max=0.0).exp().mean())
+    """Return the mean of min(1, w'/w) over all pairs of an own and a given object, without listing the pairs."""
+    own = own.sort().values
+    num_below = torch.searchsorted(own, given)
+    log_sum_below = torch.nn.functional.pad(own.logcumsumexp(0), (1, 0), value=-math.inf)[num_below]
+    by_object = (log_sum_below - given).exp() + (len(own) - num_below)
+    return float(by_object.mean()) / len(own)
 
 
 def _own_acceptance(own: Float64[Tensor, " n"], log_z: float) -> float:
     """Return the same with the own objects weighed to stand for the target's: mean of min(w, w') / mean of w."""
     if log_z == -math.inf:
         return 0.0
-    return math.exp(float(torch.minimum(own[:, None], own).logsumexp((0, 1)) - own.logsumexp(0))) / len(own)
+    # In a sorted row, weight k (counted from 0) is the smaller one of 2 (n - k) - 1 ordered pairs.
+    times = 2.0 * torch.arange(len(own), 0, -1, dtype=torch.float64) - 1.0
+    return math.exp(float((own.sort().values + times.log()).logsumexp(0) - own.logsumexp(0))) / len(own)
 
 
 def _is_infinite(value: Any) -> bool:

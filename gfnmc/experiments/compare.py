@@ -108,11 +108,15 @@ def compare(
     }
     runs: dict[str, Chains] = {}
     evidence: dict[str, Evidence] = {}
+    training: dict[str, Mapping[str, Any]] = {}
     for name, kernel in kernels.items():
         try:
             pair = find_pair(kernel)
             if pair is not None:
                 evidence[name] = importance_log_z(pair, target, seed=seed, num_threads=num_threads)
+                report = getattr(pair, "training_report", None)
+                if report is not None:
+                    training[name] = report
             if budget is not None:
                 runs[name] = _sample_within(_left_by_training(kernel, budget), kernel, options)
             elif not runs:
@@ -124,7 +128,14 @@ def compare(
             _attach(error, name, runs)
             raise
     document = comparison_document(
-        target, runs, evidence, title=title or target.name, start=start, command=command, num_threads=num_threads
+        target,
+        runs,
+        evidence,
+        training=training,
+        title=title or target.name,
+        start=start,
+        command=command,
+        num_threads=num_threads,
     )
     return Comparison(target, runs, document)
 
@@ -134,7 +145,8 @@ def find_pair(kernel: Kernel) -> ProposalPair | None:
     pair = getattr(kernel, "pair", None)
     if pair is not None:
         return pair
-    found = (find_pair(part) for part in getattr(kernel, "kernels", ()))
+    parts = getattr(kernel, "kernels", None) or [part for part in [getattr(kernel, "kernel", None)] if part is not None]
+    found = (find_pair(part) for part in parts)
     return next((pair for pair in found if pair is not None), None)
 
 

@@ -16,6 +16,7 @@ from gfnmc.diagnostics.distances import iid_total_variation, total_variation
 from gfnmc.diagnostics.evidence import Evidence
 from gfnmc.diagnostics.modes import discovery, switches_per_thousand_steps
 from gfnmc.diagnostics.proposal import acceptance_by_back_steps, acceptance_summary
+from gfnmc.experiments.training_figures import training_figures
 from gfnmc.experiments.verdict import sampler_verdict, verdict
 from gfnmc.sampling.chains import Chains
 from gfnmc.targets.base import ExactSolution, Target
@@ -33,6 +34,7 @@ def comparison_document(
     runs: Mapping[str, Chains],
     evidence: Mapping[str, Evidence],
     *,
+    training: Mapping[str, Mapping[str, Any]],
     title: str,
     start: str,
     command: str | None,
@@ -44,6 +46,7 @@ def comparison_document(
         target: What was sampled.
         runs: The chains of each sampler.
         evidence: Estimates of log Z, of the samplers that have one.
+        training: What training recorded, of the samplers whose pair knows it.
         title: Title of the report.
         start: Where the chains started, in words.
         command: How the comparison was started.
@@ -51,7 +54,7 @@ def comparison_document(
     """
     exact, modes = target.exact(), target.modes()
     masses = (None,) * len(modes or ()) if exact is None or exact.mode_masses is None else exact.mode_masses
-    samplers = [_sampler(name, chains, exact, evidence.get(name)) for name, chains in runs.items()]
+    samplers = [_sampler(name, chains, exact, evidence.get(name), training.get(name)) for name, chains in runs.items()]
     first = next(iter(runs.values()))
     return {
         "schema": SCHEMA,
@@ -77,7 +80,13 @@ def comparison_document(
     }
 
 
-def _sampler(name: str, chains: Chains, exact: ExactSolution | None, evidence: Evidence | None) -> Document:
+def _sampler(
+    name: str,
+    chains: Chains,
+    exact: ExactSolution | None,
+    evidence: Evidence | None,
+    report: Mapping[str, Any] | None,
+) -> Document:
     calls, seconds = _clock(chains)
     modes = _modes(chains, exact, calls, seconds)
     statistics = _statistics(chains, exact)
@@ -99,6 +108,7 @@ def _sampler(name: str, chains: Chains, exact: ExactSolution | None, evidence: E
         "total_variation": _total_variation(chains, exact, worst["ess_bulk"]),
         "log_z": _log_z(evidence, exact),
         "cost": {"training": _cost(chains.training_cost), "sampling": _cost(chains.sampling_cost)},
+        "training": None if report is None else training_figures(report, chains.training_cost),
         "curves": _curves(chains, calls, seconds, modes),
     }
     status, words = sampler_verdict(sampler)

@@ -1,4 +1,4 @@
-"""Named problems: a target, how its objects are built, and settings that were found to work."""
+"""Named problems: a target, how its objects are built, and a branch law that suits them."""
 
 import difflib
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from gfnmc.environments import DiscreteEnvironment, HyperGrid, Lattice
 from gfnmc.kernels import Cycle, RandomWalk, SuffixResampling
 from gfnmc.kernels.branch import BranchLaw, PrefixUniform, Table
 from gfnmc.policies import GFlowNet
+from gfnmc.targets import EdwardsAnderson, Ising, Potts, Target, TFBinding
 from gfnmc.targets import HyperGrid as HyperGridTarget
-from gfnmc.targets import Ising, Target, TFBinding
 from gfnmc.training import TrainingConfig
 
 
@@ -23,7 +23,7 @@ class Problem:
         description: One line for a list.
         target: Makes the target.
         environment: Makes the environment of a target.
-        training: How to train a pair for it.
+        training: How to train a pair for it; the package's defaults.
         branch: The branch law of the suffix-resampling kernel.
     """
 
@@ -54,7 +54,6 @@ def _tf_binding(factor: str) -> Problem:
         description=f"DNA 8-mers bound by the transcription factor {factor}, measured; exp(40 f), 65,536 objects",
         target=lambda: TFBinding(factor, beta=40.0),
         environment=_in_reading_order,
-        training=TrainingConfig(num_steps=3_000, hidden_size=128, learning_rate=3e-3, anneal_until=0.6),
         branch=_half_restarts(8),
     )
 
@@ -68,7 +67,6 @@ PROBLEMS: dict[str, Problem] = {
             description="hypergrid of 4 dimensions and side 8, R0 = 1e-3: 16 corner modes, 4,096 objects",
             target=lambda: HyperGridTarget(4, 8, r0=1e-3),
             environment=HyperGrid.for_target,
-            training=TrainingConfig(num_steps=1_500, hidden_size=128),
             branch=PrefixUniform(high=14),
         ),
         Problem(
@@ -76,8 +74,28 @@ PROBLEMS: dict[str, Problem] = {
             description="periodic 4x4 Ising model, coupling 0.7: two magnetisations, 65,536 objects",
             target=lambda: Ising((4, 4), coupling=0.7),
             environment=_in_reading_order,
-            training=TrainingConfig(num_steps=1_500, hidden_size=128),
             branch=_half_restarts(16),
+        ),
+        Problem(
+            name="ising-8x8",
+            description="periodic 8x8 Ising model at the critical coupling 0.4407: two magnetisations, exact log Z",
+            target=lambda: Ising((8, 8), coupling=0.4407),
+            environment=_in_reading_order,
+            branch=_half_restarts(64),
+        ),
+        Problem(
+            name="potts-6x6",
+            description="periodic 6x6 Potts model at the critical coupling 1.0050: three colours, exact log Z",
+            target=lambda: Potts((6, 6), num_states=3, coupling=1.0050),
+            environment=_in_reading_order,
+            branch=_half_restarts(36),
+        ),
+        Problem(
+            name="edwards-anderson-8x8",
+            description="periodic 8x8 spin glass, bonds of 1 and -1 drawn by seed 0: many valleys, exact log Z",
+            target=lambda: EdwardsAnderson((8, 8), beta=1.0, seed=0),
+            environment=_in_reading_order,
+            branch=_half_restarts(64),
         ),
     )
 }

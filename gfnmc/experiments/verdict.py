@@ -54,6 +54,7 @@ def verdict(samplers: Sequence[dict[str, Any]], exact_masses: Sequence[float]) -
         exact_masses: Exact masses of the modes, where known.
     """
     lines = [f"{sampler['name']}: {sampler['verdict']}" for sampler in samplers]
+    lines += _training_warnings(samplers)
     lead = samplers[0]
     if exact_masses and lead["modes"]:
         lines.append(_mass_check(lead))
@@ -70,6 +71,18 @@ def verdict(samplers: Sequence[dict[str, Any]], exact_masses: Sequence[float]) -
             f"{sampling['seconds']:.0f} s and {sampling['target_calls']:,}."
         )
     return lines
+
+
+def _training_warnings(samplers: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what training warned of, once for samplers that share a pair."""
+    names: dict[str, list[str]] = {}
+    for sampler in samplers:
+        training = sampler.get("training")
+        if training is not None and training["quality"]["warning"] is not None:
+            names.setdefault(training["quality"]["warning"], []).append(sampler["name"])
+    return [
+        f"{', '.join(found)}: training ended with a warning: {warning.rstrip('.')}." for warning, found in names.items()
+    ]
 
 
 def _mass_check(sampler: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -75,6 +75,8 @@ class GFlowNet:
     Attributes:
         log_z_weight: The learned log Z; of a conditional pair, the part of it that does not depend on the condition.
         condition: What the pair is bound to, `(conditions,)` or `(batch, conditions)`; None before `given`.
+        training_report: What the last training run recorded, as plain data: target, seed, config, steps, history and
+            the figures of every look; None for a pair that was not trained here.
 
     Raises:
         PolicyError: If the policies do not fit each other, their condition or the environment.
@@ -112,6 +114,7 @@ class GFlowNet:
         self._check_policies()
         self.log_z_weight = torch.nn.Parameter(torch.tensor(log_z, dtype=torch.float64))
         self.training_cost = training_cost or Cost()
+        self.training_report: dict[str, Any] | None = None
 
     @property
     def environment(self) -> DiscreteEnvironment:

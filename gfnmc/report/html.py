@@ -14,6 +14,7 @@ from typing import Any
 
 from gfnmc.report import format as fmt
 from gfnmc.report import table as tables
+from gfnmc.report import training
 
 Document = Mapping[str, Any]
 
@@ -67,6 +68,7 @@ def _content(document: Document) -> dict[str, Any]:
         "facts": _facts(document),
         "samplers": [_sampler_summary(sampler) for sampler in document["samplers"]],
         "tables": _tables(document),
+        "training": _training(document),
         "pictures": _pictures(document),
         "settings": _settings_table(document),
         "provenance": _provenance(document),
@@ -116,6 +118,22 @@ def _tables(document: Document) -> list[dict[str, Any]]:
     return [{"title": title, "note": note, "table": table} for title, note, table in found if table.groups]
 
 
+def _training(document: Document) -> dict[str, Any] | None:
+    """Return the section on training: warnings, the table and its picture; None where no pair knows its training."""
+    table = training.training_table(document)
+    if not table.groups:
+        return None
+    from gfnmc.report.training_picture import training_curves
+
+    words = training.picture_words(document)
+    return {
+        "note": _TRAINING_NOTE,
+        "warnings": training.warnings(document),
+        "table": table,
+        "picture": _picture(training_curves, document, *_TRAINING, words),
+    }
+
+
 def _pictures(document: Document) -> list[Picture]:
     """Draw every picture for which the document has something."""
     from gfnmc.report import plots
@@ -134,6 +152,17 @@ def _pictures(document: Document) -> list[Picture]:
     return pictures
 
 
+_TRAINING_NOTE = (
+    "How good the pair was when training ended. The chain is exact whatever stands here; what a good pair buys is "
+    "large steps that are accepted. An object is lost when the pair makes it less than a hundredth as often as it "
+    "should. Figures that are conditional on the modes visited cannot see a mode that nothing has visited."
+)
+_TRAINING = (
+    "Quality during training",
+    "Above, bounds on log Z: the lower one from objects of the pair, the upper one from objects that the pair did not "
+    "make, where there are any. They close as the pair gets exact, and stay apart if it has lost a mode. Early values "
+    "may lie outside. Below, the predicted acceptance of a full restart.",
+)
 _DISCOVERY = (
     "Mode discovery",
     "Modes found against target calls, on a log scale. Training counts: where there is a dotted line, the sampler's "

@@ -71,7 +71,7 @@ def read_checkpoint(path: FilePath) -> Checkpoint:
 
 
 def save_pair(pair: GFlowNet, path: str | FilePath) -> None:
-    """Save a pair: policies, log Z, state flow and, of a conditional one, how log Z depends on the condition.
+    """Save a pair: policies, log Z, state flow, what training cost and recorded, and the log Z of each condition.
 
     Of a bound pair the whole family is saved; which condition it was bound to is not.
 
@@ -87,6 +87,7 @@ def save_pair(pair: GFlowNet, path: str | FilePath) -> None:
         "condition_names": list(pair.condition_names),
         "log_partition": None if pair.log_partition is None else pair.log_partition.options(),
         "cost": _cost_to_json(pair.training_cost),
+        "training_report": pair.training_report,
     }
     tensors = {
         f"{name}.{key}": value for name, part in _parts(pair).items() for key, value in part.state_dict().items()
@@ -118,6 +119,7 @@ def load_pair(path: str | FilePath, environment: DiscreteEnvironment) -> GFlowNe
         log_partition=None if partition is None else LogPartition(**partition),
         training_cost=Cost(**header["cost"]),
     )
+    pair.training_report = header.get("training_report")
     for name, part in _parts(pair).items():
         weights = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
         try:

@@ -3,8 +3,8 @@
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args, get_origin
 
 from gfnmc.core.errors import OptionError
 
@@ -36,7 +36,9 @@ class TrainingConfig:
     remembered ones then makes it exact. Where the target can not be tempered, the reward is annealed instead.
 
     Attributes:
-        num_steps: Optimiser steps, at most.
+        num_steps: Optimiser steps, at most. None takes as many as meet about `num_states` states, from 300 to 2,500:
+            a step on long paths costs more, and teaches more.
+        num_states: States met in a run whose `num_steps` is None.
         objective: The loss, one of the files of `gfnmc.objectives`.
         subtrajectory_decay: lambda of sub-trajectory balance, in (0, 1].
         backward: P_B of a new pair: "uniform"; "learned" by the same loss; "max_entropy", every path to an object
@@ -85,21 +87,22 @@ class TrainingConfig:
         checkpoint_every: Steps from one checkpoint to the next, where a path is given.
     """
 
-    num_steps: int = 1_000
+    num_steps: int | None = None
+    num_states: int = 12_000_000
     objective: Objective = "trajectory_balance"
     subtrajectory_decay: float = 0.9
     backward: Backward = "uniform"
-    batch_size: int = 128
+    batch_size: int = 64
     epsilon: float = 0.02
     temperature: float = 1.0
     seeding: Seeding = "auto"
-    seed_batch_size: int = 128
+    seed_batch_size: int = 64
     seed_chains: int = 64
     seed_warmup: int = 50
     seed_every: int = 2
     seed_ess: float = 0.5
-    likelihood_until: float = 0.3
-    replay_batch_size: int = 64
+    likelihood_until: float = 0.25
+    replay_batch_size: int = 32
     buffer_size: int = 65_536
     replay_priority: ReplayPriority = "reward"
     replay_power: float = 0.5
@@ -109,25 +112,25 @@ class TrainingConfig:
     anneal_until: float = 0.5
     adaptive_ess: float = 0.3
     log_reward_range: float = 100.0
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     log_z_learning_rate: float = 5e-2
     lr_warmup_steps: int = 50
-    lr_decay_from: float = 0.5
+    lr_decay_from: float = 0.4
     max_grad_norm: float = 5.0
     network: Network = "mlp"
-    hidden_size: int = 256
-    num_layers: int = 1
+    hidden_size: int = 128
+    num_layers: int = 2
     symmetry: SymmetryUse = "none"
     check_every: int = 100
     check_size: int = 512
-    stop_at_acceptance: float = 0.97
+    stop_at_acceptance: float = 0.95
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
             _check_kind(name, getattr(self, name), kind)
         for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:
+            if getattr(self, name) is not None and not getattr(self, name) >= least:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         for name in _FRACTIONS:
             if not 0.0 <= getattr(self, name) <= 1.0:
@@ -158,6 +161,20 @@ class TrainingConfig:
                 f"'max_entropy' instead of {self.backward!r}"
             )
 
+    @property
+    def total_steps(self) -> int:
+        """`num_steps`, which the trainer fills in before the first step where it is None."""
+        assert self.num_steps is not None
+        return self.num_steps
+
+    def with_num_steps(self, mean_length: float) -> "TrainingConfig":
+        """Return the same options with `num_steps` filled in for paths of a mean length, in actions."""
+        if self.num_steps is not None:
+            return self
+        batch = self.batch_size + self.seed_batch_size + self.replay_batch_size + self.chain_batch_size
+        num_steps = self.num_states / (batch * max(mean_length, 1.0))
+        return replace(self, num_steps=round(min(max(num_steps, _FEWEST_STEPS), _MOST_STEPS)))
+
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "TrainingConfig":
         """Return a config from plain data.
@@ -176,8 +193,10 @@ class TrainingConfig:
         return asdict(self)
 
 
+_FEWEST_STEPS, _MOST_STEPS = 300, 2_500
 _LEAST = {
     "num_steps": 1,
+    "num_states": 1,
     "batch_size": 1,
     "seed_batch_size": 0,
     "seed_chains": 4,
@@ -209,11 +228,12 @@ _POSITIVE = (
 
 def _check_kind(name: str, value: Any, kind: Any) -> None:
     """Hold an option to its type, as messages call it."""
-    choices = get_args(kind)
-    if choices:
-        if value not in choices:
-            raise OptionError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise OptionError(f"{name} is {value!r}; choose one of {', '.join(get_args(kind))}")
         return
-    wanted: type | types.UnionType = int if kind is int else int | float
+    if value is None and type(None) in get_args(kind):
+        return
+    wanted: type | types.UnionType = int if kind in (int, int | None) else int | float
     if not isinstance(value, wanted) or isinstance(value, bool):
-        raise OptionError(f"{name} is {value!r}; it must be {'an integer' if kind is int else 'a number'}")
+        raise OptionError(f"{name} is {value!r}; it must be {'an integer' if wanted is int else 'a number'}")

@@ -8,7 +8,8 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from gfnmc.core.draws import PhiloxDraws
-from gfnmc.diagnostics.quality import PairQuality, describe_modes, draw_weights, judged, weights_of
+from gfnmc.core.errors import OptionError
+from gfnmc.diagnostics.quality import PairQuality, check_given, describe_modes, draw_weights, judged, weights_of
 from gfnmc.policies.pair import GFlowNet
 from gfnmc.targets.base import Target, checked_log_prob
 from gfnmc.targets.conditional import ConditionalTarget
@@ -42,6 +43,11 @@ class Judge:
         config: Options.
         seed: Names the run.
         objects: The user's objects, spread as the target; None without.
+
+    Raises:
+        OptionError: If there are no objects in `objects`, or they are given for a family.
+        ObjectError: If they are not the target's.
+        CapabilityError: If they are given for a noisy target.
     """
 
     pair: GFlowNet
@@ -50,6 +56,15 @@ class Judge:
     seed: int
     objects: Shaped[Tensor, "n *event"] | None
     _log_prob: Float64[Tensor, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.objects is None:
+            return
+        if not isinstance(self.target, Target):
+            raise OptionError(
+                f"{self.target.name} is a family of targets, and objects are spread as one of them; leave `objects` out"
+            )
+        check_given(self.target, self.objects)
 
     @torch.no_grad()
     def look(self, step: int, seeds: Seeds | None) -> Look:

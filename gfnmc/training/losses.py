@@ -141,10 +141,12 @@ class Losses:
 
     def _partial_log_reward(self, batch: Batch) -> Float64[Tensor, "batch transitions"]:
         environment = self.pair.environment
+        # Energies of unfinished objects begin at 0, which may be far below those of good objects.
+        floor = min(batch.floor, -self.config.log_reward_range)
 
         def partial(states: Tensor, rows: Tensor) -> Tensor:
             target = self._target(rows)
-            return target.partial_log_prob(*environment.assigned(states)).clamp(min=batch.floor)
+            return target.partial_log_prob(*environment.assigned(states)).clamp(min=floor)
 
         return batch.power * evaluate_along(environment, batch.path, partial)
 

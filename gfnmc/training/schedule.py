@@ -20,7 +20,7 @@ _NUM_HALVINGS = 50
 
 def annealed_power(config: TrainingConfig, step: int) -> float:
     """Return the power of an annealed reward at a step."""
-    until = config.anneal_until * config.num_steps
+    until = config.anneal_until * config.total_steps
     return 1.0 if step >= until else step / until
 
 
@@ -33,7 +33,7 @@ def raised_power(
         log_reward: log R of objects that the pair drew, nats; -inf for impossible ones.
         log_path_ratio: log P_B - log P_F of their paths, nats.
         current: The power now.
-        threshold: Least effective fraction of the objects, (sum w)^2 / (n sum w^2).
+        threshold: Least effective fraction of the n objects that are possible, (sum w)^2 / (n sum w^2).
     """
     is_possible = log_reward > -math.inf
     if current >= 1.0 or not is_possible.any():
@@ -42,7 +42,7 @@ def raised_power(
     def fraction(power: float) -> float:
         log_weights = power * log_reward[is_possible] + log_path_ratio[is_possible]
         log_number = 2.0 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2.0 * log_weights, 0)
-        return math.exp(float(log_number)) / len(log_reward)
+        return math.exp(float(log_number)) / len(log_weights)
 
     if fraction(1.0) >= threshold:
         return 1.0
@@ -58,7 +58,7 @@ def raised_power(
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
     """Return what the step sizes are multiplied by: a linear rise, a plateau, a fall along a cosine."""
     rise = min(1.0, (step + 1) / max(config.lr_warmup_steps, 1))
-    done = step / config.num_steps
+    done = step / config.total_steps
     if done <= config.lr_decay_from:
         return rise
     return rise * 0.5 * (1.0 + math.cos(math.pi * (done - config.lr_decay_from) / (1.0 - config.lr_decay_from)))

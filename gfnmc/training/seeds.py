@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gfnmc.core.cost import Cost
 from gfnmc.core.draws import Draws, PhiloxDraws
-from gfnmc.core.errors import CapabilityError
+from gfnmc.core.errors import CapabilityError, EnergyError
 from gfnmc.environments.base import DiscreteEnvironment
 from gfnmc.kernels.base import Kernel, State
 from gfnmc.kernels.gibbs import Gibbs
@@ -72,13 +72,15 @@ class Seeds:
             EnergyError: If no object can be found that is possible, or the target breaks its contract.
         """
         config = self._config
-        climbed = tempering_ladder(
-            self._kernel,
-            num_chains=_POPULATION,
-            min_ess=config.seed_ess,
-            num_moves=_moves_per_sweep(self._kernel) * 3,
-            seed=self._seed,
-        )
+        num_moves = _moves_per_sweep(self._kernel) * 3
+        try:
+            climbed = tempering_ladder(
+                self._kernel, num_chains=_POPULATION, min_ess=config.seed_ess, num_moves=num_moves, seed=self._seed
+            )
+        except EnergyError:
+            # At inverse temperature 0 a move costs one call, and impossible objects are found out before any other.
+            self._cost += Cost(target_calls=_POPULATION * (1 + num_moves))
+            raise
         self._cost += Cost(climbed.cost.target_calls, climbed.cost.policy_calls)
         self._tempering = ParallelTempering(self._kernel, climbed.inverse_temperatures)
         num_rungs = len(climbed.inverse_temperatures)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
+from gfnmc.core.cost import Cost
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.kernels.base import State
 from gfnmc.kernels.suffix import SuffixResampling
@@ -23,6 +24,8 @@ from gfnmc.training.config import TrainingConfig
 from gfnmc.training.replay import ReplayBuffer
 from gfnmc.training.seeds import Seeds
 
+_NUM_MEASURED = 64
+
 
 class Drawn(NamedTuple):
     """Paths of one training step.
@@ -32,14 +35,14 @@ class Drawn(NamedTuple):
         log_prob: log R of their objects, nats, as the target gave it.
         condition: A condition a path; None for a single target.
         is_own: Which of them P_F drew.
-        target_calls: What they cost.
+        calls: What they cost; the scores of P_F and P_B along the paths aside.
     """
 
     path: Path
     log_prob: Float64[Tensor, " batch"]
     condition: Float64[Tensor, "batch conditions"] | None
     is_own: Bool[Tensor, " batch"]
-    target_calls: int
+    calls: Cost
 
 
 class _Objects(NamedTuple):
@@ -72,13 +75,23 @@ class Sources:
     seeds: Seeds | None
     chains: State | None = None
 
+    def mean_length(self) -> float:
+        """Return the mean length of paths, in actions: to seeds where there are any, else of P_F as it begins."""
+        draws = PhiloxDraws(self.seed, "lengths", _NUM_MEASURED)
+        if self.seeds is not None:
+            path = self._taken_apart([self._seeds(draws)], 0)
+        else:
+            _, _, pair = self._bound(draws)
+            path = walk_forward(pair.forward, pair.environment, pair.environment.source(_NUM_MEASURED), draws)
+        return float(path.lengths.to(torch.float64).mean())
+
     def draw_seeds(self, step: int) -> Drawn:
         """Return paths to seeds alone, as maximum likelihood wants them."""
         assert self.seeds is not None
         count = self.config.seed_batch_size + self.config.batch_size
         found = self._seeds(PhiloxDraws(self.seed, "seed choice", count).at(step))
         path = self._taken_apart([found], step)
-        return self._drawn([path], [found], torch.zeros(count, dtype=torch.bool), 0)
+        return self._drawn([path], [found], torch.zeros(count, dtype=torch.bool), Cost())
 
     def draw(self, step: int, power: float) -> Drawn:
         """Return paths from all sources, the pair's own first.
@@ -92,13 +105,13 @@ class Sources:
         given = []
         if self.seeds is not None and config.seed_batch_size:
             given.append(self._seeds(PhiloxDraws(self.seed, "seed choice", config.seed_batch_size).at(step)))
-        calls = len(own.log_prob)
+        calls = Cost(target_calls=len(own.log_prob))
+        self._remember(own)
         if config.chain_batch_size:
-            moved = self._chain_objects(step)
-            calls += len(moved.log_prob)
+            moved, moved_calls = self._chain_objects(step)
+            calls += moved_calls
             given.append(moved)
             self._remember(moved)
-        self._remember(own)
         if config.replay_batch_size:
             draws = PhiloxDraws(self.seed, "replay", config.replay_batch_size).at(step)
             place = self.buffer.choose(
@@ -156,18 +169,20 @@ class Sources:
         if not isinstance(self.target, ConditionalTarget):
             return _Objects(objects, log_prob, condition[:, :0])
         # The condition of a tempered family is the inverse temperature, and its log R is that of the power.
-        return _Objects(objects, condition[:, 0] * log_prob, condition)
+        power = condition[:, 0]
+        return _Objects(objects, torch.where(power == 0.0, 0.0, power * log_prob), condition)
 
-    def _chain_objects(self, step: int) -> _Objects:
-        """Move each chain once by the pair as it is now."""
+    def _chain_objects(self, step: int) -> tuple[_Objects, Cost]:
+        """Move each chain once by the pair as it is now; they start from remembered objects, which are possible."""
         assert isinstance(self.target, Target)
         draws = PhiloxDraws(self.seed, "chains", self.config.chain_batch_size).at(step)
-        kernel = SuffixResampling(self.pair, self.target)
         if self.chains is None:
-            self.chains = kernel.init(kernel.start(draws.role("start")), draws.role("init"))
-        self.chains, _ = kernel.step(draws, self.chains)
+            place = self.buffer.choose(draws.role("start"), 0.0, priority="uniform")
+            self.chains = State(self.buffer.objects[place], self.buffer.log_reward[place])
+        self.chains, info = SuffixResampling(self.pair, self.target).step(draws, self.chains)
         condition = torch.zeros(len(self.chains.log_prob), 0, dtype=torch.float64)
-        return _Objects(self.chains.position, self.chains.log_prob, condition)
+        calls = Cost(int(info.target_calls.sum()), int(info.policy_calls.sum()))
+        return _Objects(self.chains.position, self.chains.log_prob, condition), calls
 
     def _taken_apart(self, given: list[_Objects], step: int) -> Path:
         together = _joined_objects(given)
@@ -179,11 +194,11 @@ class Sources:
     def _remember(self, found: _Objects) -> None:
         self.buffer.add(found.objects, found.log_prob, found.condition)
 
-    def _drawn(self, paths: list[Path], parts: list[_Objects], is_own: Tensor, target_calls: int) -> Drawn:
+    def _drawn(self, paths: list[Path], parts: list[_Objects], is_own: Tensor, calls: Cost) -> Drawn:
         path = paths[0] if len(paths) == 1 else joined(*paths)
         together = _joined_objects(parts)
         condition = together.condition if together.condition.shape[1] else None
-        return Drawn(path, together.log_prob, condition, is_own, target_calls)
+        return Drawn(path, together.log_prob, condition, is_own, calls)
 
 
 def _joined_objects(parts: list[_Objects]) -> _Objects:

@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from gfnmc.core.cost import Cost
-from gfnmc.core.errors import EnergyError, NonFiniteEnergyError, OptionError, TrainingError
+from gfnmc.core.errors import EnergyError, NonFiniteEnergyError, OptionError, PolicyError, TrainingError
 from gfnmc.core.storage import check_writable
 from gfnmc.core.threads import thread_limit
 from gfnmc.diagnostics.quality import PairQuality
@@ -100,10 +100,13 @@ def train(
         StorageError: If the checkpoint cannot be written.
     """
     config = config or TrainingConfig()
+    path = None if checkpoint is None else FilePath(checkpoint)
     with thread_limit(num_threads):
         trainer = _Trainer(environment, target, config, pair, objects, seed)
+        if path is not None:
+            check_writable(path)
         trainer.begin()
-        return trainer.run(None if checkpoint is None else FilePath(checkpoint), progress_bar)
+        return trainer.run(path, progress_bar)
 
 
 def resume_training(
@@ -138,6 +141,7 @@ def resume_training(
     with thread_limit(num_threads):
         trainer = _Trainer(environment, target, TrainingConfig.from_dict(saved.config), pair, objects, saved.seed)
         trainer.restore(saved)
+        check_writable(path)
         return trainer.run(path, progress_bar)
 
 
@@ -189,52 +193,68 @@ class _Trainer:
         self.sources = Sources(pair, target, config, seed, buffer, seeds_for(environment, target, config, seed))
         check_config(config, target, self.sources.seeds is not None)
         self.cost = pair.training_cost
-        self.at = _Progress(power=self._first_power())
+        # An annealed reward is set at every step, an adaptive one starts flat.
+        self.at = _Progress(power=0.0 if config.reward_schedule == "adaptive" else 1.0)
 
     def begin(self) -> None:
-        """Climb the ladder of the seeds, once, before the first step."""
+        """Climb the ladder of the seeds and settle the number of steps, once, before the first of them."""
         begun = time.perf_counter()
         if self.sources.seeds is not None:
             try:
                 self.sources.seeds.begin()
             except NonFiniteEnergyError:
                 raise
-            except EnergyError:
+            except EnergyError as error:
                 # No possible object among the first population: local moves are no use here.
                 if self.config.seeding == "tempering":
                     raise
+                logger.warning("training goes on without seeds: %s", error)
                 self._charge_seeds()
                 self.sources.seeds = None
-                self.at.power = self._first_power()
+                check_config(self.config, self.target, has_seeds=False)
             else:
                 self.sources.remember_seeds()
+        if self.config.num_steps is None:
+            self.config = self.config.with_num_steps(self.sources.mean_length())
         self._charge_seeds()
         self.cost += Cost(seconds=time.perf_counter() - begun)
 
     def run(self, checkpoint: FilePath | None, progress_bar: bool) -> TrainingResult:
         config, at = self.config, self.at
-        if checkpoint is not None:
-            check_writable(checkpoint)
         quality: PairQuality | None = None
-        with progress("training", config.num_steps, progress_bar=progress_bar) as shown:
+        with progress("training", config.total_steps, progress_bar=progress_bar) as shown:
             while not self._is_done():
                 begun = time.perf_counter()
                 loss = self._train_step(checkpoint)
-                if at.step % _LOGGED_EVERY == 0 or at.step == config.num_steps - 1:
+                if at.step % _LOGGED_EVERY == 0 or at.step == config.total_steps - 1:
                     self._remember(loss)
                 at.step += 1
-                if at.step % config.check_every == 0 or at.step == config.num_steps:
+                if at.step % config.check_every == 0 or at.step == config.total_steps:
                     quality = self._look()
                 self.cost += Cost(seconds=time.perf_counter() - begun)
                 if checkpoint is not None and (at.step % config.checkpoint_every == 0 or self._is_done()):
                     write_checkpoint(checkpoint, self.snapshot())
                 shown.update(at.step, loss=loss, log_z=self.pair.log_z_weight.item(), **_shown(quality))
         if quality is None:
-            quality = PairQuality(**{key: value for key, value in at.qualities[-1].items() if key != "step"})
+            quality = PairQuality.from_dict({key: value for key, value in at.qualities[-1].items() if key != "step"})
         if quality.warning is not None:
             logger.warning("%s", quality.warning)
         self.pair.training_cost = self.cost
+        self.pair.training_report = self._report(quality)
         return TrainingResult(self.pair.frozen(), at.history, quality, at.qualities, self.cost)
+
+    def _report(self, quality: PairQuality) -> dict[str, Any]:
+        """Return what the run recorded, as plain data that goes with the pair."""
+        return {
+            "target": self.target.name,
+            "seed": self.seed,
+            "config": self.config.to_dict(),
+            "num_steps": self.at.step,
+            "is_stopped_early": self.at.step < self.config.total_steps,
+            "quality": quality.to_dict(),
+            "qualities": self.at.qualities,
+            "history": self.at.history,
+        }
 
     def snapshot(self) -> Checkpoint:
         seeds, chains = self.sources.seeds, self.sources.chains
@@ -252,8 +272,9 @@ class _Trainer:
         )
 
     def restore(self, saved: Checkpoint) -> None:
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
+        for place, parameter in enumerate([*self.weights, self.pair.log_z_weight]):
+            # Adam knows nothing of a weight before its first gradient, such as log Z while likelihood is the objective.
+            if f"optimizer.{place}.step" in saved.tensors:
                 zeros = torch.zeros_like(parameter)
                 self.optimizer.state[parameter] = {
                     "step": torch.tensor(0.0),
@@ -286,23 +307,36 @@ class _Trainer:
         if self._is_annealed():
             at.power = annealed_power(config, at.step)
         objective = self._objective()
-        if objective == "maximum_likelihood":
-            drawn = self.sources.draw_seeds(at.step)
-        else:
-            drawn = self.sources.draw(at.step, at.power)
+        drawn = self._draw(objective, checkpoint)
         losses = self._losses(drawn, objective)
         loss = losses.mean()
         if not bool(loss.isfinite()):
-            self._fail(losses, drawn, checkpoint)
+            self._fail("loss is", losses, drawn, checkpoint)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate_factor(config, at.step)
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([*self.weights, self.pair.log_z_weight], config.max_grad_norm)
+        weights = [*self.weights, self.pair.log_z_weight]
+        norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
+        if not bool(norm.isfinite()):
+            self._fail("gradient is", losses, drawn, checkpoint)
         self.optimizer.step()
+        if not all(bool(weight.isfinite().all()) for weight in weights):
+            self._fail("new weights are", losses, drawn, checkpoint)
         # Each state of a path is met by the walk that made it and by the scores of P_F and P_B.
-        self.cost += Cost(drawn.target_calls, 3 * int(drawn.path.lengths.sum()))
+        self.cost += drawn.calls + Cost(policy_calls=3 * int(drawn.path.lengths.sum()))
         return float(loss.detach())
+
+    def _draw(self, objective: str, checkpoint: FilePath | None) -> Drawn:
+        try:
+            if objective == "maximum_likelihood":
+                return self.sources.draw_seeds(self.at.step)
+            return self.sources.draw(self.at.step, self.at.power)
+        except PolicyError as error:
+            raise TrainingError(
+                f"the pair can no longer draw in training step {self.at.step}: {error}; {_last_good(checkpoint)}; "
+                "lower learning_rate or max_grad_norm"
+            ) from error
 
     def _losses(self, drawn: Drawn, objective: str) -> Tensor:
         """Return the loss of each path, after whatever has to be known first: the best reward so far, a first log Z."""
@@ -326,7 +360,7 @@ class _Trainer:
         config = self.config
         if self.sources.seeds is None or config.seed_batch_size == 0:
             return config.objective
-        learns_seeds = self.at.step < config.likelihood_until * config.num_steps
+        learns_seeds = self.at.step < config.likelihood_until * config.total_steps
         return "maximum_likelihood" if learns_seeds else config.objective
 
     def _look(self) -> PairQuality:
@@ -352,16 +386,6 @@ class _Trainer:
             return self.config.reward_schedule == "annealed"
         return self.sources.seeds is None and isinstance(self.target, Target)
 
-    def _first_power(self) -> float:
-        config = self.config
-        if config.reward_schedule == "adaptive":
-            return 0.0
-        return (
-            annealed_power(config, 0)
-            if config.reward_schedule == "annealed" or (config.reward_schedule == "auto" and self._is_annealed())
-            else 1.0
-        )
-
     def _see(self, log_prob: Tensor) -> None:
         self.at.best_log_prob = max(self.at.best_log_prob, float(log_prob.max()))
         if self.at.best_log_prob == -math.inf:
@@ -385,19 +409,17 @@ class _Trainer:
             self.at.history[name].append(value)
 
     def _is_done(self) -> bool:
-        return self.at.is_stopped or self.at.step >= self.config.num_steps
+        return self.at.is_stopped or self.at.step >= self.config.total_steps
 
-    def _fail(self, losses: Tensor, drawn: Drawn, checkpoint: FilePath | None) -> None:
-        row = int((~losses.isfinite()).nonzero()[0, 0])
+    def _fail(self, what: str, losses: Tensor, drawn: Drawn, checkpoint: FilePath | None) -> None:
+        # NaN and infinity rank highest: this is a path whose loss is not finite, or else the worst one.
+        row = int(torch.where(losses.isfinite(), losses.detach(), torch.inf).argmax())
         actions = drawn.path.actions[row][drawn.path.is_action[row]].tolist()
-        last = "no checkpoint was asked for"
-        if checkpoint is not None and checkpoint.exists():
-            last = f"{checkpoint} holds the last good checkpoint"
         raise TrainingError(
-            f"the loss is not finite in training step {self.at.step}, first for the path to the object "
+            f"the {what} not finite in training step {self.at.step}; the worst path leads to the object "
             f"{self.environment.objects(drawn.path.end)[row].tolist()} by the actions {actions}, with log R "
-            f"{float(drawn.log_prob[row])} and loss {float(losses[row].detach())}; {last}; lower learning_rate or "
-            "max_grad_norm, and see that P_F and P_B allow every path"
+            f"{float(drawn.log_prob[row])} and loss {float(losses[row].detach())}; {_last_good(checkpoint)}; lower "
+            "learning_rate or max_grad_norm, and see that P_F and P_B allow every path"
         )
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -412,6 +434,12 @@ class _Trainer:
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{place}.{name}"] = value
         return tensors
+
+
+def _last_good(checkpoint: FilePath | None) -> str:
+    if checkpoint is None:
+        return "no checkpoint was asked for"
+    return f"{checkpoint} holds the last good checkpoint" if checkpoint.exists() else "no checkpoint was written yet"
 
 
 def _shown(quality: PairQuality | None) -> dict[str, float | str]:

@@ -27,8 +27,19 @@ from gfnmc.training import TrainingConfig
 START_HERE = "gfnmc compare tfbind-klf1 --report klf1.html"
 COMMANDS = ("targets", "train", "sample", "compare")
 TINY = TrainingConfig(
-    num_steps=12, batch_size=8, replay_batch_size=8, buffer_size=64, hidden_size=8, num_layers=1, checkpoint_every=5
+    num_steps=12,
+    batch_size=8,
+    seeding="none",
+    replay_batch_size=8,
+    buffer_size=64,
+    hidden_size=8,
+    num_layers=1,
+    check_size=8,
+    checkpoint_every=5,
 )
+TINY_CALLS = 12 * 8 + 8  # the batches, and the look at the end
+# Options that make a pair in no time, and with tempered chains to say that it is bad.
+HASTY = {"num_steps": 2, "hidden_size": 8, "seed_chains": 4, "seed_warmup": 2, "check_size": 64}
 FEW = ("--chains", "4", "--samples", "20", "--warmup", "5", "--quiet")
 
 
@@ -84,6 +95,12 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments, catch_exceptions=False)
 
 
+def installed(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a user does, in a process of its own."""
+    command = [sys.executable, "-c", "from gfnmc.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)  # noqa: S603 - our own interpreter
+
+
 def refused(*arguments: str) -> str:
     """Run what must fail as bad input, and return what it says."""
     result = run(*arguments)
@@ -137,8 +154,7 @@ def test_targets_lists_every_problem_with_its_description() -> None:
 
 
 def test_the_installed_command_runs() -> None:
-    command = [sys.executable, "-c", "from gfnmc.cli import main; main()", "compare", "tfbind-klf"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120)  # noqa: S603 - our own interpreter
+    found = installed("compare", "tfbind-klf")
     assert found.returncode == 2
     assert found.stdout == ""
     assert found.stderr.startswith("gfnmc: there is no target 'tfbind-klf'; did you mean tfbind-klf1?")
@@ -185,6 +201,7 @@ def test_an_unknown_target_is_refused_in_one_line_with_near_names(command: list[
         (["train", "tiny", "--out", "pair", "--resume"], "--checkpoint"),
         (["train", "tiny", "--out", "pair", "--resume", "--checkpoint", "none"], "none"),
         (["train", "tiny", "--out", "pair", "--resume", "--checkpoint", "none", "--steps", "3"], "--steps"),
+        (["train", "tiny", "--out", "pair", "--config", "none.json"], "cannot read none.json"),
         (["sample", "tiny", "--out", "d.nc"], "--pair"),
         (["sample", "tiny", "--pair", "none", "--out", "d.nc"], "none"),
         (["sample", "tiny", "--pair", "none", "--out", "nowhere/d.nc"], "there is no folder"),
@@ -213,7 +230,7 @@ def test_an_unwritable_checkpoint_is_refused_before_the_first_step(monkeypatch: 
 @pytest.mark.usefixtures("tiny")
 def test_a_file_of_another_kind_or_target_is_no_pair() -> None:
     run("train", "tiny", "--out", "pair", "--checkpoint", "checkpoint", "--quiet")
-    assert "gfnmc.checkpoint/1" in refused("sample", "tiny", "--pair", "checkpoint", "--out", "d.nc", *FEW)
+    assert "gfnmc.checkpoint/2" in refused("sample", "tiny", "--pair", "checkpoint", "--out", "d.nc", *FEW)
     assert "pair holds a pair for the environment" in refused(
         "sample", "ising-4x4", "--pair", "pair", "--out", "d.nc", *FEW
     )
@@ -223,14 +240,80 @@ def test_a_file_of_another_kind_or_target_is_no_pair() -> None:
     assert "was trained for tiny" in said
 
 
+@pytest.mark.usefixtures("no_training", "tiny")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"num_step": 3}', "options.json: unknown training option 'num_step'"),
+        ('{"num_steps": 0}', "options.json: num_steps is 0"),
+        ('{"learning_rate": NaN}', "options.json: learning_rate is nan"),
+        ('{"objective": "flow_matching"}', "options.json: objective 'flow_matching' does not go with"),
+        ("[3]", "holds no JSON object"),
+        ("num_steps = 3", "options.json is not JSON"),
+        ("\xff", "options.json is not JSON"),
+    ],
+)
+def test_bad_training_options_are_refused_with_their_file(text: str, words: str) -> None:
+    Path("options.json").write_text(text, encoding="latin-1")
+    assert words in refused("train", "tiny", "--out", "pair", "--config", "options.json")
+    assert not Path("pair").exists()
+
+
+@pytest.mark.usefixtures("no_training", "tiny")
+def test_a_resumed_run_takes_no_new_options() -> None:
+    Path("options.json").write_text("{}", encoding="utf-8")
+    resumed = ["train", "tiny", "--out", "pair", "--resume", "--checkpoint", "none"]
+    assert "--config go with a new run" in refused(*resumed, "--config", "options.json")
+
+
 # Train and sample
+
+
+@pytest.mark.usefixtures("tiny")
+def test_training_options_come_from_a_file_and_steps_from_the_command_line() -> None:
+    options = TINY.to_dict() | {"num_steps": 3}
+    Path("options.json").write_text(json.dumps(options), encoding="utf-8")
+    result = run("train", "tiny", "--out", "pair", "--config", "options.json", "--quiet")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("trained 3 steps in")
+    assert f"with {3 * 8 + 8} target calls" in result.stdout
+    fewer = run("train", "tiny", "--out", "pair", "--config", "options.json", "--steps", "1", "--quiet")
+    assert "trained 1 step in" in fewer.stdout
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_run_that_ends_early_says_at_which_step() -> None:
+    options = TINY.to_dict() | {"stop_at_acceptance": 1e-9, "check_every": 2, "reward_schedule": "fixed"}
+    Path("options.json").write_text(json.dumps(options), encoding="utf-8")
+    result = run("train", "tiny", "--out", "pair", "--config", "options.json", "--quiet")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("trained 4 of 12 steps (stopped early) in")
+
+
+def test_a_collapsed_pair_is_saved_with_exit_code_1_and_one_warning_on_standard_error() -> None:
+    Path("options.json").write_text(json.dumps(HASTY), encoding="utf-8")
+    found = installed("train", "ising-4x4", "--out", "pair", "--config", "options.json", "--quiet")
+    assert found.returncode == 1
+    assert found.stderr.count("the pair has collapsed") == 1
+    assert "Traceback" not in found.stderr
+    assert "the pair has collapsed" not in found.stdout
+    assert "between" in found.stdout.splitlines()[1]
+    assert "judged by the held-out tempered objects" in found.stdout
+    problem = PROBLEMS["ising-4x4"]
+    pair = gfnmc.load_pair("pair", problem.environment(problem.target()))
+    assert pair.training_report is not None
+    assert pair.training_report["quality"]["warning"] in found.stderr
 
 
 @pytest.mark.usefixtures("tiny")
 def test_train_then_sample_gives_a_file_that_arviz_and_xarray_read() -> None:
     trained = run("train", "tiny", "--out", "pair.safetensors", "--quiet")
     assert trained.exit_code == 0
-    assert "with 96 target calls; saved pair.safetensors" in trained.stdout
+    cost, figures = trained.stdout.splitlines()
+    assert cost.startswith("trained 12 steps in ")
+    assert cost.endswith(f"with {TINY_CALLS} target calls; saved pair.safetensors")
+    assert "predicted acceptance of a full restart" in figures
+    assert "conditional on the modes visited" in figures
     sampled = run("sample", "tiny", "--pair", "pair.safetensors", "--out", "draws.nc", "--thinning", "2", *FEW)
     assert sampled.exit_code == 0
     assert "80 draws" in sampled.stdout
@@ -242,7 +325,7 @@ def test_train_then_sample_gives_a_file_that_arviz_and_xarray_read() -> None:
         assert tree["warmup_posterior"].sizes["draw"] == 5
         assert tree.attrs["target"] == "tiny"
         assert tree.attrs["thinning"] == 2
-        assert json.loads(tree.attrs["training_cost"])["target_calls"] == 96
+        assert json.loads(tree.attrs["training_cost"])["target_calls"] == TINY_CALLS
         log_prob = Ising((2, 2), coupling=0.3).log_prob(torch.from_numpy(posterior["x"].values.reshape(-1, 2, 2)))
         np.testing.assert_array_equal(tree["sample_stats"]["lp"].values.ravel(), log_prob.numpy())
     import arviz
@@ -277,7 +360,7 @@ def test_a_resumed_run_makes_the_pair_of_an_uninterrupted_one(tiny: Callable[[in
     assert result.exit_code == 0
     assert_same_tensors("whole", "resumed")
     # The cost is that of the whole run, whenever it was interrupted.
-    assert "with 96 target calls" in result.stdout
+    assert f"with {TINY_CALLS} target calls" in result.stdout
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
@@ -359,18 +442,15 @@ def test_compare_takes_a_saved_pair_and_charges_its_training() -> None:
     compared = run("compare", problem.name, "--pair", "pair", "--report", "r.json", *FEW)
     assert compared.exit_code == 1
     document = json.loads(Path("r.json").read_text(encoding="utf-8"))
-    assert document["samplers"][0]["cost"]["training"]["target_calls"] == 96
+    assert document["samplers"][0]["cost"]["training"]["target_calls"] == TINY_CALLS
     assert document["title"] == problem.name
 
 
 def test_progress_goes_to_standard_error_and_results_to_standard_output() -> None:
-    command = "from gfnmc.cli import main; main()"
-    arguments = ["train", "ising-4x4", "--out", "pair", "--steps", "2"]
-    found = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-c", command, *arguments], capture_output=True, text=True, timeout=120
-    )
-    assert found.returncode == 0
-    assert found.stdout.startswith("trained in")
+    Path("options.json").write_text(json.dumps(HASTY), encoding="utf-8")
+    found = installed("train", "ising-4x4", "--out", "pair", "--config", "options.json")
+    assert found.stdout.startswith("trained 2 steps in")
+    assert len(found.stdout.splitlines()) == 2
     assert "training: 2 of 2" in found.stderr
 
 

@@ -18,7 +18,18 @@ from gfnmc.core.errors import OptionError, StorageError
 from gfnmc.environments import Direction, DiscreteEnvironment, HyperGrid, Lattice
 from gfnmc.experiments import Comparison, compare
 from gfnmc.experiments import compare as compare_function
-from gfnmc.kernels import Cycle, IndependenceMH, Info, Kernel, Mixture, RandomWalk, Reach, State, SuffixResampling
+from gfnmc.kernels import (
+    Cycle,
+    IndependenceMH,
+    Info,
+    Kernel,
+    Mixture,
+    ParallelTempering,
+    RandomWalk,
+    Reach,
+    State,
+    SuffixResampling,
+)
 from gfnmc.kernels.branch import PrefixUniform
 from gfnmc.policies import GFlowNet, UniformPolicy
 from gfnmc.report import render
@@ -44,6 +55,7 @@ SAMPLER_KEYS = {
     "total_variation",
     "log_z",
     "cost",
+    "training",
     "curves",
     "status",
     "verdict",
@@ -381,7 +393,9 @@ def test_a_pair_is_found_wherever_it_is_in_a_composition() -> None:
     suffix = SuffixResampling(untrained(environment), target)
     nested = Mixture([walk, Cycle([walk, Mixture([suffix])])])
     assert compare_module.find_pair(nested) is suffix.pair
+    assert compare_module.find_pair(ParallelTempering(suffix, (1.0, 0.5))) is suffix.pair
     assert compare_module.find_pair(walk) is None
+    assert compare_module.find_pair(ParallelTempering(walk, (1.0, 0.5))) is None
 
 
 def test_compare_is_the_public_name() -> None:

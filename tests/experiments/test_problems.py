@@ -31,16 +31,22 @@ def test_the_parts_of_a_problem_fit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_truth_and_the_modes_of_a_problem_are_known(name: str) -> None:
-    target = find_problem(name).target()
+def test_the_truth_of_a_problem_is_known_and_its_modes_are_consistent(name: str) -> None:
+    problem = find_problem(name)
+    target = problem.target()
     exact, modes = target.exact(), target.modes()
     assert exact is not None
-    assert modes is not None
-    assert exact.mode_masses is not None
-    assert modes.assign(modes.examples).tolist() == list(range(len(modes)))
-    assert min(exact.mode_masses) > 0.01
-    assert sum(exact.mode_masses) <= 1.0 + 1e-12
-    assert f"{len(exact.support):,} objects" in find_problem(name).description  # type: ignore[arg-type]
+    if exact.support is None:
+        assert "exact log Z" in problem.description
+    else:
+        assert f"{len(exact.support):,} objects" in problem.description
+        # What can be listed has modes, and their masses are exact.
+        assert exact.mode_masses is not None
+    if modes is not None:
+        assert modes.assign(modes.examples).tolist() == list(range(len(modes)))
+    if exact.mode_masses is not None:
+        assert min(exact.mode_masses) > 0.01
+        assert sum(exact.mode_masses) <= 1.0 + 1e-12
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -48,7 +54,8 @@ def test_the_hybrid_of_a_problem_runs_and_the_training_options_are_legal(name: s
     problem = find_problem(name)
     target = problem.target()
     environment = problem.environment(target)
-    config = gfnmc.TrainingConfig.from_dict(problem.training.to_dict() | {"num_steps": 2, "batch_size": 4})
+    few = {"num_steps": 2, "batch_size": 4, "seed_chains": 4, "seed_warmup": 1, "check_size": 8}
+    config = gfnmc.TrainingConfig.from_dict(problem.training.to_dict() | few)
     pair = gfnmc.train(environment, target, config=config, progress_bar=False).pair
     chains = gfnmc.sample(problem.hybrid(pair, target), num_chains=4, num_samples=3, num_warmup=1, progress_bar=False)
     assert chains.x.shape == (4, 3, *target.event_shape)

@@ -113,6 +113,16 @@ def test_the_comparison_says_each_verdict_then_accuracy_and_cost() -> None:
     ]
 
 
+def test_a_warning_of_training_follows_the_verdicts_once_for_a_shared_pair() -> None:
+    def trained(name: str, warning: str | None) -> dict[str, Any]:
+        return _sampler(name=name, training={"quality": {"warning": warning}})
+
+    lines = _lines(trained("a", "lost"), trained("b", "lost"), trained("c", None), _sampler(name="d"), masses=[])
+    assert lines[4] == "a, b: training ended with a warning: lost."
+    assert sum("warning" in line for line in lines) == 1
+    assert not any("warning" in line for line in _lines(trained("c", None), _sampler(training=None), masses=[]))
+
+
 @pytest.mark.parametrize(
     ("mode", "is_off"),
     [

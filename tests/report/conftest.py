@@ -22,6 +22,48 @@ def document_of() -> Callable[[int, int], dict[str, Any]]:
     return _document_of
 
 
+@pytest.fixture
+def trained_document() -> dict[str, Any]:
+    """Return the same comparison with what training recorded of the hybrid's pair, which has lost a mode."""
+    document = _document()
+    document["samplers"][0]["training"] = _training()
+    document["samplers"][1]["training"] = None
+    return document
+
+
+def _training() -> dict[str, Any]:
+    return {
+        "target": "ising-8x8",
+        "seed": 3,
+        "num_steps": 700,
+        "max_steps": 1_000,
+        "is_stopped_early": True,
+        "seconds": 212.1,
+        "target_calls": _TRAINING_CALLS,
+        "quality": {
+            "elbo": 71.5821,
+            "eubo": 84.2177,
+            "log_z": 71.6174,
+            "ess_fraction": 0.912,
+            "k_hat": 0.31,
+            "acceptance": 0.4712,
+            "lost": 0.498,
+            "label": "judged by the held-out tempered objects",
+            "warning": "the pair has collapsed: P_F makes 50% of the held-out tempered objects hardly ever",
+        },
+        "curves": {
+            "quality": {
+                "step": [100, 200, 300, 400, 500, 600, 700],
+                "elbo": [None, 40.2, 61.0, 70.7, 71.2, 71.4, 71.5821],
+                "eubo": [None, 120.0, 101.5, 93.0, 88.3, 85.1, 84.2177],
+                "acceptance": [0.0, 0.02, 0.11, 0.31, 0.42, 0.46, 0.4712],
+            },
+            "loss": {"step": [0, 100, 200, 300, 400, 500, 600], "loss": [900.0, 8.1, 3.3, 1.1, 0.6, 0.4, 0.3]},
+        },
+        "config": {"num_steps": 1_000, "objective": "trajectory_balance"},
+    }
+
+
 def _document() -> dict[str, Any]:
     modes = [("magnetised up", 0.4955), ("magnetised down", 0.4955)]
     return {

@@ -89,8 +89,8 @@ def hostile_string(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_every_string_is_inert(document: dict[str, Any], hostile_string: str) -> None:
-    clean, page = _Page(render(document)), _Page(render(_hostile(document, hostile_string)))
+def test_every_string_is_inert(trained_document: dict[str, Any], hostile_string: str) -> None:
+    clean, page = _Page(render(trained_document)), _Page(render(_hostile(trained_document, hostile_string)))
     assert {tag for tag, _ in page.elements} <= ALLOWED_TAGS
     # Not one block more than the harmless page has; names that become equal share lines of a table.
     blocks = [[tag for tag, _ in each.elements if tag not in INLINE] for each in (page, clean)]
