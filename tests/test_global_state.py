@@ -16,16 +16,45 @@ from gfnmc import diagnostics, report, testing
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.numerics import masked_log_softmax
 from gfnmc.environments import Direction, HyperGrid, Lattice, check_environment, enumerate_states
-from gfnmc.kernels import Cycle, IndependenceMH, Kernel, Mixture, RandomWalk, SuffixResampling, branch
+from gfnmc.kernels import (
+    Cycle,
+    Gibbs,
+    IndependenceMH,
+    Kernel,
+    Mixture,
+    ParallelTempering,
+    RandomWalk,
+    SuffixResampling,
+    branch,
+    tempering_ladder,
+)
 from gfnmc.policies import GFlowNet, MLPPolicy
 from gfnmc.sampling import Chains
 from gfnmc.targets import Target
 from tests.support import CountingTarget, is_identical, network_pair, random_pair, solved_pair
 
 GRID, GRID_TARGET = HyperGrid(2, 4), gfnmc.targets.HyperGrid(2, 4)
-CONFIG = gfnmc.TrainingConfig(
-    num_steps=4, batch_size=8, replay_batch_size=4, hidden_size=8, lr_warmup_steps=2, checkpoint_every=2
-)
+OPTIONS = {
+    "num_steps": 4,
+    "batch_size": 8,
+    "seeding": "none",
+    "seed_batch_size": 6,
+    "seed_chains": 8,
+    "seed_warmup": 2,
+    "replay_batch_size": 4,
+    "hidden_size": 8,
+    "lr_warmup_steps": 2,
+    "check_every": 3,
+    "check_size": 16,
+    "checkpoint_every": 2,
+}
+CONFIG = gfnmc.TrainingConfig(**OPTIONS)
+SPINS = gfnmc.targets.Ising((2, 2), 0.5)
+LATTICE = Lattice.for_target(SPINS)
+
+
+def config(**options: object) -> gfnmc.TrainingConfig:
+    return gfnmc.TrainingConfig(**(OPTIONS | options))
 
 
 def snapshot() -> dict[str, object]:
@@ -59,6 +88,10 @@ def kernels(target: Target = GRID_TARGET) -> dict[str, Kernel]:
         "walk": walk,
         "cycle": Cycle([suffix, walk]),
         "mixture": Mixture([suffix, walk]),
+        "gibbs": Gibbs(GRID, target),
+        "gibbs sweep": Gibbs(GRID, target, "systematic"),
+        "tempered": walk.tempered(0.5),
+        "parallel tempering": ParallelTempering(Cycle([suffix, Gibbs(GRID, target)]), (1.0, 0.5, 0.0)),
     }
 
 
@@ -84,13 +117,46 @@ def fail_while_sampling(folder: Path) -> None:
 
 
 def fail_while_training(folder: Path) -> None:
-    target = CountingTarget(GRID_TARGET, trap_at=2, trap=lambda x, value: value * float("nan"))
-    with pytest.raises(gfnmc.GfnmcError):
-        gfnmc.train(GRID, target, config=CONFIG, num_threads=3, progress_bar=False)
+    for seeding in ("none", "tempering"):
+        target = CountingTarget(GRID_TARGET, trap_at=2, trap=lambda x, value: value * float("nan"))
+        with pytest.raises(gfnmc.GfnmcError):
+            gfnmc.train(GRID, target, config=config(seeding=seeding), num_threads=3, progress_bar=False)
+
+
+def train_in_every_way(folder: Path) -> None:
+    """Seeds, chains of the pair, every schedule, families, noise, flows, networks and symmetries."""
+    family = gfnmc.targets.TemperedFamily(GRID_TARGET, 0.2)
+    noisy = gfnmc.targets.NoisyCopy(GRID_TARGET, (0.5, 1.5), (0.5, 0.5))
+    runs = (
+        (GRID, GRID_TARGET, {"seeding": "tempering", "chain_batch_size": 3, "replay_priority": "novelty"}),
+        (GRID, GRID_TARGET, {"seeding": "tempering", "objective": "maximum_likelihood", "num_steps": 2}),
+        (GRID, GRID_TARGET, {"reward_schedule": "adaptive", "check_every": 1}),
+        (GRID, GRID_TARGET, {"reward_schedule": "annealed", "temperature": 2.0}),
+        (GRID, GRID_TARGET, {"objective": "flow_matching", "backward": "flow"}),
+        (GRID, GRID_TARGET, {"objective": "forward_looking_subtrajectory_balance", "backward": "learned"}),
+        (GRID, family, {"seeding": "tempering", "backward": "max_entropy"}),
+        (GRID, noisy, {"chain_batch_size": 3}),
+        (LATTICE, SPINS, {"network": "transformer", "symmetry": "canonicalise"}),
+        (LATTICE, SPINS, {"network": "message_passing", "symmetry": "average"}),
+    )
+    for environment, target, options in runs:
+        gfnmc.train(environment, target, config=config(**options), num_threads=2, progress_bar=False)
+
+
+def climb_a_ladder(folder: Path) -> None:
+    for kernel in (RandomWalk(GRID, GRID_TARGET), Gibbs(LATTICE, SPINS, "systematic")):
+        tempering_ladder(kernel, num_chains=20)
+
+
+def judge(folder: Path) -> None:
+    objects = GRID_TARGET.exact().support
+    for num_threads in (1, 3, None):
+        diagnostics.pair_quality(network_pair(GRID), GRID_TARGET, objects, num_draws=30, num_threads=num_threads)
 
 
 def train_and_resume(folder: Path) -> None:
-    gfnmc.train(GRID, GRID_TARGET, config=CONFIG, checkpoint=folder / "run", num_threads=2)
+    seeded = config(seeding="tempering", chain_batch_size=3)
+    gfnmc.train(GRID, GRID_TARGET, config=seeded, checkpoint=folder / "run", num_threads=2)
     gfnmc.resume_training(folder / "run", GRID, GRID_TARGET)
 
 
@@ -153,7 +219,10 @@ def compare_and_report(folder: Path) -> None:
 
 CALLS: dict[str, Callable[[Path], object]] = {
     "train": lambda folder: gfnmc.train(GRID, GRID_TARGET, config=CONFIG, progress_bar=False),
+    "train in every way": train_in_every_way,
     "train and resume": train_and_resume,
+    "climb a ladder": climb_a_ladder,
+    "judge a pair": judge,
     "fail while training": fail_while_training,
     "sample": lambda folder: chains(),
     "sample on more threads": lambda folder: chains(num_threads=3),
@@ -222,13 +291,20 @@ def test_the_snapshot_sees_what_changes() -> None:
 def test_nothing_depends_on_the_global_generators_or_the_default_dtype() -> None:
     def everything() -> list[torch.Tensor]:
         trained = gfnmc.train(GRID, GRID_TARGET, config=CONFIG, progress_bar=False)
+        seeded = gfnmc.train(
+            GRID, GRID_TARGET, config=config(seeding="tempering", chain_batch_size=3), progress_bar=False
+        )
         run = chains(seed=4)
         table = random_pair(GRID)
         path = GFlowNet(table.forward).sample_forward(GRID.source(9), PhiloxDraws(0, "x", 9))
         evidence = diagnostics.importance_log_z(network_pair(GRID), GRID_TARGET, num_draws=50)
-        numbers = [torch.tensor([evidence.log_z, evidence.standard_error], dtype=torch.float64)]
+        quality = diagnostics.pair_quality(network_pair(GRID), GRID_TARGET, GRID_TARGET.exact().support, num_draws=50)
+        found = [evidence.log_z, evidence.standard_error, quality.elbo, quality.eubo, quality.acceptance]
+        numbers = [torch.tensor(found, dtype=torch.float64)]
         stats = [*run.samples.stats.values(), *run.warmup.stats.values()]
-        return [*trained.pair.parameters(), trained.pair.log_z, run.x, run.samples.log_prob, *stats, path.end, *numbers]
+        pairs = [trained.pair, seeded.pair]
+        weights = [weight for pair in pairs for weight in (*pair.parameters(), pair.log_z)]
+        return [*weights, run.x, run.samples.log_prob, *stats, path.end, *numbers]
 
     torch_state, before = torch.get_rng_state(), everything()
     try:

@@ -97,9 +97,9 @@ class TrainingConfig:
     temperature: float = 1.0
     seeding: Seeding = "auto"
     seed_batch_size: int = 64
-    seed_chains: int = 64
+    seed_chains: int = 48
     seed_warmup: int = 50
-    seed_every: int = 2
+    seed_every: int = 5
     seed_ess: float = 0.5
     likelihood_until: float = 0.25
     replay_batch_size: int = 32

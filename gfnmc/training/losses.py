@@ -81,6 +81,8 @@ class Losses:
                 backward.log_num_paths_along(batch.path), backward.log_total_along(batch.path), batch.path.lengths
             )
             losses = losses + counted
+        if fits_log_z(self.config, self.pair):
+            losses = losses + self._log_z_error(batch)
         return losses
 
     def trajectory_balance(self, batch: Batch) -> Tensor:
@@ -162,6 +164,12 @@ class Losses:
         log_prob = checked_log_prob(self._target(rows), self.pair.environment.objects(states))
         return batch.power * log_prob.clamp(min=batch.floor)
 
+    def _log_z_error(self, batch: Batch) -> Float64[Tensor, " batch"]:
+        """Return how far log Z of each condition is from the path's log-weight; its slope never outweighs P_F's."""
+        with torch.no_grad():
+            log_weights = batch.log_reward + self.pair.log_backward(batch.path) - self.pair.log_forward(batch.path)
+        return torch.nn.functional.smooth_l1_loss(self.pair.log_z, log_weights, reduction="none")
+
     def _log_backward(self, path: Path) -> Float64[Tensor, " batch"]:
         return self._learned(self.pair.log_backward(path))
 
@@ -195,3 +203,8 @@ LEARNS_FLOW = frozenset(
 
 LEARNS_LOG_Z = frozenset({"trajectory_balance"}) | LEARNS_FLOW - {"flow_matching"}
 """Objectives that learn log Z; for the others it is estimated from the pair's own draws."""
+
+
+def fits_log_z(config: TrainingConfig, pair: GFlowNet) -> bool:
+    """Say whether log Z is fitted beside an objective that does not learn it: for families, whose looks tell of one."""
+    return bool(pair.condition_names) and config.objective not in LEARNS_LOG_Z

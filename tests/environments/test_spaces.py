@@ -355,3 +355,23 @@ def test_too_many_states_are_refused() -> None:
     assert not Lattice((13,), (-1, 1)).is_enumerable
     assert Lattice((12,), (-1, 1)).is_enumerable
     assert not HyperGrid(21, 2).is_enumerable
+
+
+def is_product(objects: Tensor) -> bool:
+    """Whether objects are all assignments of their values to their sites."""
+    num_sites = objects[0].numel()
+    return len(objects.unique(dim=0)) == len(objects) == len(objects.unique()) ** num_sites
+
+
+def test_what_builds_every_assignment_says_so_and_does(environment: DiscreteEnvironment, graph: StateGraph) -> None:
+    assert environment.builds_every_assignment == isinstance(environment, Lattice | HyperGrid)
+    if environment.builds_every_assignment:
+        assert is_product(graph.objects)
+
+
+def test_what_does_not_build_every_assignment() -> None:
+    """The negative control: adjacency matrices are symmetric, and one object less is not every one."""
+    assert not GraphBuilding(3).builds_every_assignment
+    assert not is_product(enumerate_states(GraphBuilding(3)).objects)
+    assert not is_product(enumerate_states(HyperGrid(2, 3)).objects[1:])
+    assert not DiscreteEnvironment.builds_every_assignment

@@ -17,7 +17,7 @@ from gfnmc.policies.flow_backward import FlowBackwardPolicy
 from gfnmc.targets import HyperGrid as HyperGridTarget
 from gfnmc.targets import Ising, Target
 from gfnmc.targets.conditional import ConditionalTarget
-from gfnmc.training import TrainingConfig, TrainingResult, train, trainer
+from gfnmc.training import TrainingConfig, TrainingResult, run, train
 from gfnmc.training.checkpoints import Checkpoint
 from tests.support import Stairs, is_identical, stairs_target, terminal_law
 
@@ -159,7 +159,7 @@ class Interrupted(Exception):
 
 def stop_after_checkpoint(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Let training stop once it has written so many checkpoints."""
-    write, written = trainer.write_checkpoint, []
+    write, written = run.write_checkpoint, []
 
     def write_and_stop(path: Any, checkpoint: Checkpoint) -> None:
         write(path, checkpoint)
@@ -167,4 +167,4 @@ def stop_after_checkpoint(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         if len(written) == number:
             raise Interrupted
 
-    monkeypatch.setattr(trainer, "write_checkpoint", write_and_stop)
+    monkeypatch.setattr(run, "write_checkpoint", write_and_stop)

@@ -25,7 +25,7 @@ from gfnmc.training import load_pair, save_pair
 from gfnmc.training.build import build_pair
 from gfnmc.training.losses import LEARNS_FLOW
 from tests.support import Stairs, is_identical, network_pair, sample_paths, stairs_target
-from tests.training.cases import GRID, GRID_TARGET, distance, quick, run, tiny
+from tests.training.cases import GRID, GRID_TARGET, distance, quick, run, tiny, unchecked
 
 SPINS = Ising((2, 2), 0.5)
 LATTICE = Lattice.for_target(SPINS)
@@ -112,8 +112,9 @@ LEARNERS: dict[str, tuple[DiscreteEnvironment, Target, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_what_is_built_learns(name: str) -> None:
+def test_what_is_built_learns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred steps lower the loss and bring P_F closer to the target."""
+    unchecked(monkeypatch)
     environment, target, options = LEARNERS[name]
     config = tiny(num_steps=101, batch_size=32, hidden_size=16, learning_rate=0.02, replay_batch_size=0, **options)
     names = target.symmetries() if "symmetry" in options else ()

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.errors import OptionError
-from gfnmc.environments import Lattice
+from gfnmc.environments import DiscreteEnvironment, HyperGrid, Lattice
 from gfnmc.kernels import ParallelTempering, SuffixResampling
 from gfnmc.targets import ConditionalTarget, Ising, TemperedFamily, conditional_from_function
+from gfnmc.targets import HyperGrid as HyperGridTarget
 from gfnmc.training import TrainingResult, load_pair, save_pair
 from gfnmc.training.config import TrainingConfig
 from tests.support import chi_square, is_identical
@@ -35,9 +36,9 @@ CONDITIONS = {"tempered": ([0.2], [0.6], [1.0]), "of a function": ([0.0, 0.8], [
 FAMILIES: dict[str, ConditionalTarget] = {"tempered": TEMPERED, "of a function": COUPLED}
 
 
-def learned(family: ConditionalTarget, **options: Any) -> TrainingResult:
+def learned(family: ConditionalTarget, environment: DiscreteEnvironment = LATTICE, **options: Any) -> TrainingResult:
     mine = {"num_steps": 300, "check_every": 300, "learning_rate": 1e-2, "log_z_learning_rate": 0.05, "hidden_size": 32}
-    return run(LATTICE, family, TrainingConfig(**(LEARNS | mine | options)))
+    return run(environment, family, TrainingConfig(**(LEARNS | mine | options)))
 
 
 @cache
@@ -60,11 +61,12 @@ def test_one_pair_for_a_whole_family(name: str, monkeypatch: pytest.MonkeyPatch)
     for condition in CONDITIONS[name]:
         away, log_z = at(result, family, condition)
         assert away < 5e-2
-        assert abs(log_z) < 0.15
+        assert abs(log_z) < 0.2
     # Negative control: what fits one condition does not fit the next, nor does its log Z.
-    first, last = (torch.tensor(CONDITIONS[name][place], dtype=torch.float64) for place in (0, 2))
+    places = (0, 2) if name == "tempered" else (0, 1)
+    first, last = (torch.tensor(CONDITIONS[name][place], dtype=torch.float64) for place in places)
     assert distance(result.pair.given(first), family.given(last)) > 0.15
-    assert abs(log_z_error(result.pair.given(first), family.given(last))) > 0.2
+    assert abs(log_z_error(result.pair.given(first), family.given(last))) > 0.25
     assert result.quality.label == "conditional on the modes visited"
     assert result.pair.condition is None and result.pair.condition_names == family.condition_names
 
@@ -74,7 +76,7 @@ def test_seeds_of_every_temperature_teach_it(monkeypatch: pytest.MonkeyPatch) ->
     result = tempered_pair()
     for condition in CONDITIONS["tempered"]:
         away, log_z = at(result, TEMPERED, condition)
-        assert away < 5e-2 and abs(log_z) < 0.15
+        assert away < 5e-2 and abs(log_z) < 0.2
 
 
 @pytest.mark.parametrize("objective", ["subtrajectory_balance", "forward_looking_subtrajectory_balance"])
@@ -83,7 +85,30 @@ def test_flows_know_the_condition(objective: str, monkeypatch: pytest.MonkeyPatc
     result = learned(TEMPERED, objective=objective)
     for condition in CONDITIONS["tempered"]:
         away, log_z = at(result, TEMPERED, condition)
-        assert away < 5e-2 and abs(log_z) < 0.15
+        assert away < 5e-2 and abs(log_z) < 0.2
+
+
+@pytest.mark.parametrize("objective", ["flow_matching", "modified_detailed_balance", "maximum_likelihood"])
+def test_objectives_that_do_not_learn_log_z_have_it_fitted(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    unchecked(monkeypatch)
+    options: dict[str, Any] = {"objective": objective}
+    environment, family = LATTICE, TEMPERED
+    if objective == "flow_matching":
+        options["backward"] = "flow"
+    if objective == "modified_detailed_balance":
+        environment = HyperGrid(2, 3)
+        family = TemperedFamily(HyperGridTarget(2, 3), 0.1)
+    if objective == "maximum_likelihood":
+        # Rungs close to each other: seeds are at the ladder's inverse temperatures alone.
+        options |= {"seeding": "tempering", "seed_batch_size": 64, "seed_chains": 64, "seed_ess": 0.97}
+    result = learned(family, environment, **options)
+    for condition in CONDITIONS["tempered"]:
+        away, log_z = at(result, family, condition)
+        assert away < 0.1
+        assert abs(log_z) < 0.2
+    # Negative control: log Z does depend on the condition.
+    first, last = (torch.tensor([beta], dtype=torch.float64) for beta in (0.2, 1.0))
+    assert abs(log_z_error(result.pair.given(first), family.given(last))) > 0.4
 
 
 def test_what_makes_no_sense_for_a_family_is_refused() -> None:

@@ -251,7 +251,7 @@ _KILLED = """
     from pathlib import Path
 
     from gfnmc.core import storage
-    from gfnmc.training import resume_training, train, trainer
+    from gfnmc.training import resume_training, run, train
     from tests.training.cases import GRID, tiny
     from tests.training.test_resume import KILLED, KILLED_TARGET
 
@@ -293,20 +293,20 @@ _KILLED = """
         storage._write_new = write
 
     moments = {
-        "seeds": lambda: at_call(trainer._Trainer, "begin", 1, "after"),
-        "mid-step": lambda: at_call(trainer.Sources, "draw_seeds", 3, "before"),
+        "seeds": lambda: at_call(run.Run, "begin", 1, "after"),
+        "mid-step": lambda: at_call(run.Sources, "draw_seeds", 3, "before"),
         # The first file that is written is the empty one that tries the folder.
         "half a file": lambda: half_written(3),
         "unnamed": lambda: at_call(storage.os, "replace", 2, "before"),
         "named": lambda: at_call(storage.os, "replace", 2, "after"),
-        "a look": lambda: at_call(trainer.Judge, "look", 1, "before"),
-        "after a look": lambda: at_call(trainer.Judge, "look", 1, "after"),
+        "a look": lambda: at_call(run.Judge, "look", 1, "before"),
+        "after a look": lambda: at_call(run.Judge, "look", 1, "after"),
     }
     # Load once, before forking, what is loaded when first used.
-    warm = trainer._Trainer(GRID, KILLED_TARGET, tiny(**KILLED), None, None, 0)
+    warm = run.Run(GRID, KILLED_TARGET, tiny(**KILLED), None, None, 0)
     warm.begin()
     warm.judge.look(0, warm.sources.seeds)
-    trainer.write_checkpoint(path.with_name("warm"), warm.snapshot())
+    run.write_checkpoint(path.with_name("warm"), warm.snapshot())
     path.with_name("warm").unlink()
 
     rng = random.Random(0)
