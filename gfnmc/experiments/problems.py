@@ -39,6 +39,11 @@ class Problem:
         return Cycle([SuffixResampling(pair, target, self.branch), RandomWalk(pair.environment, target)])
 
 
+# Where a space has some thousand objects, the default's tempered chains would go round it again and again, and the random
+# walk of a comparison may spend as many calls as training does.
+_SMALL_SPACE = TrainingConfig(seed_chains=32, seed_warmup=20, seed_every=20)
+
+
 def _in_reading_order(target: Target) -> DiscreteEnvironment:
     return Lattice.for_target(target, order="fixed")
 
@@ -54,6 +59,7 @@ def _tf_binding(factor: str) -> Problem:
         description=f"DNA 8-mers bound by the transcription factor {factor}, measured; exp(40 f), 65,536 objects",
         target=lambda: TFBinding(factor, beta=40.0),
         environment=_in_reading_order,
+        training=_SMALL_SPACE,
         branch=_half_restarts(8),
     )
 
@@ -67,6 +73,7 @@ PROBLEMS: dict[str, Problem] = {
             description="hypergrid of 4 dimensions and side 8, R0 = 1e-3: 16 corner modes, 4,096 objects",
             target=lambda: HyperGridTarget(4, 8, r0=1e-3),
             environment=HyperGrid.for_target,
+            training=_SMALL_SPACE,
             branch=PrefixUniform(high=14),
         ),
         Problem(
@@ -74,6 +81,7 @@ PROBLEMS: dict[str, Problem] = {
             description="periodic 4x4 Ising model, coupling 0.7: two magnetisations, 65,536 objects",
             target=lambda: Ising((4, 4), coupling=0.7),
             environment=_in_reading_order,
+            training=_SMALL_SPACE,
             branch=_half_restarts(16),
         ),
         Problem(

@@ -17,7 +17,8 @@ from gfnmc.policies.flow_backward import FlowBackwardPolicy
 from gfnmc.targets import HyperGrid as HyperGridTarget
 from gfnmc.targets import Ising, Target
 from gfnmc.targets.conditional import ConditionalTarget
-from gfnmc.training import TrainingConfig, TrainingResult, run, train
+from gfnmc.training import TrainingConfig, TrainingResult, train
+from gfnmc.training import run as training_run
 from gfnmc.training.checkpoints import Checkpoint
 from tests.support import Stairs, is_identical, stairs_target, terminal_law
 
@@ -159,7 +160,7 @@ class Interrupted(Exception):
 
 def stop_after_checkpoint(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Let training stop once it has written so many checkpoints."""
-    write, written = run.write_checkpoint, []
+    write, written = training_run.write_checkpoint, []
 
     def write_and_stop(path: Any, checkpoint: Checkpoint) -> None:
         write(path, checkpoint)
@@ -167,4 +168,4 @@ def stop_after_checkpoint(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         if len(written) == number:
             raise Interrupted
 
-    monkeypatch.setattr(run, "write_checkpoint", write_and_stop)
+    monkeypatch.setattr(training_run, "write_checkpoint", write_and_stop)

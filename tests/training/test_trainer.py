@@ -25,7 +25,8 @@ from gfnmc.policies import GFlowNet, MLPPolicy
 from gfnmc.policies import Path as GFlowNetPath
 from gfnmc.targets import HyperGrid as HyperGridTarget
 from gfnmc.targets import Target, TemperedFamily, from_function
-from gfnmc.training import TrainingConfig, losses, resume_training, run, train
+from gfnmc.training import TrainingConfig, losses, resume_training, train
+from gfnmc.training import run as training_run
 from tests.exact.cases import Subsets
 from tests.support import CountingTarget, is_identical, network_pair, random_numbers
 from tests.training.cases import (
@@ -341,7 +342,7 @@ def test_progress_shows_the_figures(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     line = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("training: 12"))
     for figure in ("loss", "log_z", "acceptance", "ess", "elbo", "eubo"):
         assert f"  {figure} " in line
-    assert run.logger.name == "gfnmc"
+    assert training_run.logger.name == "gfnmc"
 
 
 def test_the_first_log_z_fits_the_first_batch() -> None:
