@@ -39,8 +39,8 @@ class Problem:
         return Cycle([SuffixResampling(pair, target, self.branch), RandomWalk(pair.environment, target)])
 
 
-# Where a space has some thousand objects, the default's tempered chains would go round it again and again, and the random
-# walk of a comparison may spend as many calls as training does.
+# In a space of some thousand objects the default's tempered chains would go round and round, and the random walk of a
+# comparison may spend as many calls as training did.
 _SMALL_SPACE = TrainingConfig(seed_chains=32, seed_warmup=20, seed_every=20)
 
 
