@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.diagnostics import PairQuality
+from gfnmc.diagnostics.quality import weights_of
 from gfnmc.environments import Direction, Lattice
 from gfnmc.kernels import Gibbs
 from gfnmc.policies import GFlowNet, TabularPolicy
@@ -19,7 +20,7 @@ from gfnmc.targets import Ising, from_function
 from gfnmc.training import resume_training
 from gfnmc.training.looks import Judge, Look
 from gfnmc.training.seeds import Seeds
-from tests.support import solved_pair
+from tests.support import random_pair, solved_pair
 from tests.training.cases import (
     GRID,
     GRID_TARGET,
@@ -109,6 +110,24 @@ def begun_seeds() -> Seeds:
     for _ in range(10):
         seeds.advance()
     return seeds
+
+
+def test_seeds_judge_by_those_that_are_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in that has nothing else to give."""
+    unchecked(monkeypatch)
+
+    class HeldOut:
+        def held(self, most: int) -> tuple[Tensor, Tensor]:
+            assert most == 16
+            corner = torch.full((5, 2), 3)
+            return corner, GRID_TARGET.log_prob(corner)
+
+    pair = random_pair(GRID)
+    found = Judge(pair, GRID_TARGET, tiny(), 0, None).look(3, HeldOut())
+    corner = torch.full((5, 2), 3)
+    rows = PhiloxDraws(0, "look/given", 5).at(3)
+    assert found.quality.eubo == pytest.approx(float(weights_of(pair, GRID_TARGET, corner, rows).detach().mean()))
+    assert found.target_calls == 16
 
 
 def test_a_good_pair_is_not_warned_of() -> None:

@@ -17,7 +17,7 @@ from gfnmc.policies.max_entropy import MaxEntropyPolicy
 from gfnmc.targets import EdwardsAnderson, Potts, Target, from_function
 from gfnmc.training import losses
 from gfnmc.training.config import Objective, TrainingConfig
-from tests.support import CountingTarget, Stairs, assert_close, sample_paths, stairs_target
+from tests.support import CountingTarget, Stairs, assert_close, sample_paths, solved_pair, stairs_target
 from tests.training.cases import PROBLEMS, distance, learns, log_z_error, run, tables, tiny, unchecked
 
 OBJECTIVES = Objective.__args__
@@ -232,6 +232,22 @@ def test_what_retraces_is_not_taught_by_the_balance(objective: str) -> None:
     assert_close(by_path - balance, -pair.log_backward(path), 1e-10)
     by_path.mean().backward()
     assert backward.logits.grad.any()
+
+
+@pytest.mark.parametrize("power", [0.3, 1.0])
+def test_modified_balance_holds_for_the_scheduled_reward(power: float) -> None:
+    """The pair that is exact for R^b has no loss at power b, and one at any other."""
+    environment, target = PROBLEMS["grid"]()
+    raised = from_function(lambda x: power * target.log_prob(x), (2,), values=(0, 1, 2))
+    pair = solved_pair(environment, raised)
+    path = sample_paths(pair, 30)
+    log_prob = target.log_prob(environment.objects(path.end))
+    own = torch.ones(30, dtype=torch.bool)
+    config = tiny(objective="modified_detailed_balance")
+    for at, is_exact in ((power, True), (0.6, False)):
+        batch = losses.Batch(path, at * log_prob, own, at, -50.0)
+        loss = float(losses.Losses(config, pair, target).of(batch, "modified_detailed_balance").detach().max())
+        assert (loss < 1e-20) == is_exact
 
 
 def test_every_state_that_modified_balance_asks_about_is_counted() -> None:

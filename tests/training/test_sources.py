@@ -34,6 +34,7 @@ BEHAVIOURS: dict[str, dict[str, Any]] = {
     "seeds in later steps alone": {"seeding": "tempering", "likelihood_until": 0.0},
     "seeds and chains": {"seeding": "tempering", "chain_batch_size": 5},
     "a capped reward": {"log_reward_range": 0.5},
+    "short gradients": {"max_grad_norm": 1e-3},
 }
 
 
@@ -126,6 +127,32 @@ def test_remembered_objects_get_a_new_way_back_each_time() -> None:
     assert not torch.equal(first.path.actions[1:], second.path.actions[1:])
     found = made.pair.log_backward(first.path)[1:]
     assert len(found.detach().unique()) > 10
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_what_is_replayed_follows_the_scheduled_reward(power: float) -> None:
+    """As long as the reward is flat, replay is too."""
+    made = sources(random_pair(GRID), GRID_TARGET, batch_size=1, replay_batch_size=6_000, replay_power=2.0)
+    cells = enumerate_states(GRID).objects
+    log_prob = GRID_TARGET.log_prob(cells)
+    made.buffer.add(cells, log_prob)
+    drawn = made.draw(0, power)
+    counts = torch.bincount(enumerate_states(GRID).index(drawn.path.end[1:]), minlength=16)
+    statistic, limit = chi_square(counts, (2.0 * power * log_prob).softmax(0))
+    assert statistic < limit
+    statistic, limit = chi_square(counts, (2.0 * power * log_prob + 0.5 * log_prob).softmax(0))
+    assert statistic > limit
+
+
+def test_seeds_are_chosen_anew_at_each_step() -> None:
+    config = tiny(seeding="tempering")
+    made = sources(random_pair(GRID), GRID_TARGET, seeds=begun_seeds(GRID, GRID_TARGET, config), seeding="tempering")
+    likely = [objects_of(made.draw_seeds(step)) for step in (0, 0, 1)]
+    later = [objects_of(made.draw(step, 1.0))[8:14] for step in (2, 2, 3)]
+    for first, again, other in (likely, later):
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+    assert len(likely[0]) == 8 + 6
 
 
 def test_chains_start_from_what_is_remembered_and_go_on() -> None:

@@ -345,6 +345,19 @@ def test_progress_shows_the_figures(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     assert training_run.logger.name == "gfnmc"
 
 
+def test_log_z_has_a_step_size_of_its_own() -> None:
+    """The first step of Adam is as long as the step size says, whatever the gradient."""
+
+    def after_a_step(**options: Any) -> float:
+        mine = {"num_steps": 1, "objective": "subtrajectory_balance", "lr_warmup_steps": 0}
+        return float(quick(**(mine | options)).pair.log_z)
+
+    short = after_a_step(log_z_learning_rate=1e-3)
+    assert abs(after_a_step(log_z_learning_rate=0.5) - short) == pytest.approx(0.499, abs=1e-6)
+    # In the rise of the step sizes it is shorter.
+    assert abs(after_a_step(log_z_learning_rate=0.5, lr_warmup_steps=50) - short) == pytest.approx(0.009, abs=1e-6)
+
+
 def test_the_first_log_z_fits_the_first_batch() -> None:
     """It is set where the first loss would be least, so that it need not be climbed to."""
     target = from_function(lambda x: 70.0 + 0.0 * x.sum(1), (2,), values=(0, 1, 2, 3))
