@@ -4,6 +4,7 @@ The blocks of a page run in the order in which a reader meets them, in one folde
 as they are; commands of `gfnmc` run with fewer steps, chains and draws.
 """
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from gfnmc.cli import main
+from gfnmc.training import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("gfnmc/**/*.md")])
@@ -101,6 +103,27 @@ def test_every_page_of_the_documentation_is_listed() -> None:
     listed = {link for link, _ in _LINK.findall((ROOT / "docs" / "README.md").read_text(encoding="utf-8"))}
     pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
     assert pages - {"README.md"} <= listed
+
+
+def _named_in_code(page: Path) -> set[str]:
+    """Return what stands in backquotes in the tables of a page."""
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+@pytest.mark.parametrize(
+    "module", ["", "targets", "environments", "policies", "objectives", "kernels", "diagnostics", "training"]
+)
+def test_the_library_page_lists_every_public_name(module: str) -> None:
+    public = importlib.import_module(f"gfnmc.{module}" if module else "gfnmc").__all__
+    assert set(public) - _named_in_code(ROOT / "docs" / "reference" / "library.md") == set()
+
+
+def test_the_training_page_lists_every_option() -> None:
+    named = _named_in_code(ROOT / "docs" / "reference" / "training.md")
+    assert set(TrainingConfig().to_dict()) - named == set()
+    # Negative control: a name that is no option is not there.
+    assert "anneal_from" not in named
 
 
 def _anchors(page: Path) -> set[str]:
