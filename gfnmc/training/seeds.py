@@ -7,8 +7,9 @@ population. Some chains are held out: what a pair is judged by, it has not been 
 Seeds are pi's own objects only as far as the tempered chains mix. The pair does not rest on that: its other losses and
 the accept step are exact.
 
-Reference: ../docs/explanation/mode-coverage.md for what seeds buy; Geyer 1991, "Markov chain Monte Carlo maximum
-likelihood", for tempering.
+What seeds buy: docs/explanation/mode-coverage.md.
+
+Reference: Geyer 1991, "Markov chain Monte Carlo maximum likelihood", for tempering.
 """
 
 import torch
@@ -160,7 +161,7 @@ class Seeds:
         replicas = self._tempering.replicas(self._state)
         is_kept = replicas.inverse_temperatures >= self._lowest
         num_held = self._config.seed_chains // 4
-        for name, chains in (("held", slice(0, num_held)), ("taught", slice(num_held, None))):  # taught last: _num_new
+        for name, chains in (("held", slice(0, num_held)), ("taught", slice(num_held, None))):
             position = replicas.position[chains][:, is_kept].flatten(0, 1)
             place = (self._num_kept[name] + torch.arange(len(position))) % _CAPACITY
             pool = self._pools[name]
@@ -169,7 +170,8 @@ class Seeds:
             rungs = replicas.inverse_temperatures[is_kept]
             pool["inverse_temperature"][place] = rungs.repeat(len(position) // len(rungs))
             self._num_kept[name] += len(position)
-            self._num_new = len(position)
+            if name == "taught":
+                self._num_new = len(position)
 
     def _filled(self, name: str) -> dict[str, Tensor]:
         count = min(self._num_kept[name], _CAPACITY)
