@@ -8,18 +8,24 @@ class Cost:
     """Counted work.
 
     Attributes:
-        target_calls: Evaluations of the target's log-density, one an object.
+        target_calls: Log-densities asked of the target, one an object.
         policy_calls: Evaluations of P_F or P_B, one a state.
         seconds: Wall-clock seconds.
+        delta_calls: Those of the target calls that asked only how one change of an object changes its log-density.
+        gradient_calls: Those of the target calls that asked for the gradient as well.
     """
 
     target_calls: int = 0
     policy_calls: int = 0
     seconds: float = 0.0
+    delta_calls: int = 0
+    gradient_calls: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             self.target_calls + other.target_calls,
             self.policy_calls + other.policy_calls,
             self.seconds + other.seconds,
+            self.delta_calls + other.delta_calls,
+            self.gradient_calls + other.gradient_calls,
         )

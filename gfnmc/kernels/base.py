@@ -34,6 +34,10 @@ class State(NamedTuple):
     cache: Any = None
 
 
+CALLS = ("target_calls", "policy_calls", "delta_calls", "gradient_calls")
+"""The fields of `Info` that count work."""
+
+
 class Reason(IntEnum):
     """Why a chain is where it is after a step."""
 
@@ -54,12 +58,14 @@ class Info(NamedTuple):
         acceptance_rate: min(1, ratio); 0 in a lazy step.
         num_back_steps: Actions undone.
         num_forward_steps: Actions taken to rebuild, the exit not counted.
-        target_calls: Evaluations of the target.
+        target_calls: Log-densities asked of the target.
         policy_calls: Evaluations of P_F or P_B, one a state.
         reason: A `Reason` as int8.
         parts: In a cycle, the report of each kernel by name; the fields above are then those of the first
             kernel, and the calls those of the whole cycle.
         extras: Other numbers worth recording, by name.
+        delta_calls: Those of `target_calls` that asked only how a single change changes the log-density; 0 for none.
+        gradient_calls: Those of `target_calls` that asked for the gradient as well; 0 for none.
     """
 
     proposal: Shaped[Tensor, "chains *event"]
@@ -73,6 +79,13 @@ class Info(NamedTuple):
     reason: Shaped[Tensor, " chains"]
     parts: Mapping[str, "Info"] = {}
     extras: Mapping[str, Shaped[Tensor, " chains"]] = {}
+    delta_calls: Int64[Tensor, " chains"] | int = 0
+    gradient_calls: Int64[Tensor, " chains"] | int = 0
+
+    def cost(self) -> Cost:
+        """Return what the step cost all chains together, seconds not counted."""
+        totals = {name: int(torch.as_tensor(getattr(self, name)).sum()) for name in CALLS}
+        return Cost(**totals)
 
 
 class Reach(IntEnum):

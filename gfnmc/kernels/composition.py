@@ -18,7 +18,7 @@ from gfnmc.core.cost import Cost
 from gfnmc.core.draws import Draws
 from gfnmc.core.errors import OptionError
 from gfnmc.core.tempering import InverseTemperature, checked_inverse_temperature
-from gfnmc.kernels.base import Info, Kernel, Reach, State
+from gfnmc.kernels.base import CALLS, Info, Kernel, Reach, State
 
 CompositionType = TypeVar("CompositionType", bound="Composition")
 
@@ -98,10 +98,7 @@ class Cycle(Composition):
             state, info = kernel.step(draws.role(f"cycle{place}"), state)
             infos.append(info)
         parts = dict(zip(self._part_names, infos, strict=True))
-        calls = {
-            "target_calls": sum(info.target_calls for info in infos),
-            "policy_calls": sum(info.policy_calls for info in infos),
-        }
+        calls = {name: sum(getattr(info, name) for info in infos) for name in CALLS}
         extras = {name: value for info in infos for name, value in info.extras.items()}
         return state, infos[0]._replace(**calls, parts=parts, extras=extras)
 

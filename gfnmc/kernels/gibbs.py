@@ -32,7 +32,8 @@ class Gibbs(Kernel):
 
     A draw from the conditional law is always kept, so `Info` says accepted, with log ratio 0 and acceptance rate 1,
     even where the site got the value that it had. A visit counts as one target call for each value that is not there
-    yet, whatever shortcut the target has; at inverse temperature 0 no conditional law is needed, and a step costs one.
+    yet, a delta call too where the target offers `log_prob_delta`; at inverse temperature 0 no conditional law is
+    needed, and a step costs one.
 
     Args:
         environment: How objects are built.
@@ -110,6 +111,7 @@ class Gibbs(Kernel):
             target_calls=zero.masked_fill(is_warm, self._calls).masked_fill(~is_warm, 1),
             policy_calls=zero,
             reason=torch.full_like(zero, Reason.ACCEPTED, dtype=torch.int8),
+            delta_calls=zero.masked_fill(is_warm, self._calls if self.target.offers_delta else 0),
         )
         return State(position, log_prob, state.cache), info
 

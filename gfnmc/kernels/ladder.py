@@ -130,5 +130,5 @@ def _moved(kernel: Kernel, draws: PhiloxDraws, state: State, num_moves: int) -> 
     cost = Cost()
     for move in range(num_moves):
         state, info = kernel.step(draws.role("move").at(move), state)
-        cost += Cost(int(info.target_calls.sum()), int(info.policy_calls.sum()))
+        cost += info.cost()
     return state, cost

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError, NonFiniteEnergyError, ObjectError, OptionError
-from gfnmc.kernels.base import Info, Kernel, Reach, Reason, State
+from gfnmc.kernels.base import CALLS, Info, Kernel, Reach, Reason, State
 from gfnmc.kernels.replicas import Replicas, TemperingCache, next_legs, rungs_before
 from gfnmc.targets.base import check_objects, checked_log_prob
 
@@ -191,7 +191,12 @@ class ParallelTempering(Kernel):
 
     def _info(self, local: Info, swap: Info, cache: TemperingCache) -> Info:
         first = _of_first_rung(local, self._num_rungs)
-        calls = {name: getattr(local, name).unflatten(0, (-1, self._num_rungs)).sum(1) for name in _CALLS}
+        counted = {name: getattr(local, name) for name in CALLS}
+        calls = {
+            name: value.unflatten(0, (-1, self._num_rungs)).sum(1)
+            for name, value in counted.items()
+            if isinstance(value, Tensor)
+        }
         extras = {
             "local_acceptance": local.acceptance_rate.unflatten(0, (-1, self._num_rungs)).mean(1),
             "swap_acceptance": cache.swap_rates.sum(1) / cache.swaps_tried.sum(1),
@@ -254,9 +259,6 @@ def log_swap_ratio(
         log_prob_other: log R(x_j).
     """
     return (inverse_temperature - other) * (log_prob_other - log_prob)
-
-
-_CALLS = ("target_calls", "policy_calls")
 
 
 def _checked_ladder(inverse_temperatures: Sequence[float]) -> Float64[Tensor, " rungs"]:

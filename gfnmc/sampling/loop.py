@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -118,8 +118,7 @@ class _Run:
         self.num_chains = num_chains
         self.warmup = _Recorder(num_chains)
         self.samples = _Recorder(num_chains)
-        self.target_calls = 0
-        self.policy_calls = 0
+        self.cost = Cost()
         self.begun = time.perf_counter()
         self.state: State | None = None
         self.step = 0
@@ -134,7 +133,7 @@ class _Run:
             given = "no batch of objects" if init.dim() == 0 else f"{init.shape[0]} objects"
             raise ObjectError(f"init has {given} for {self.num_chains} chains; give one a chain, or one")
         # One evaluation an object; a kernel with replicas may start each of them at its own.
-        self.target_calls += init.numel() // math.prod(event_shape)
+        self.cost += Cost(target_calls=init.numel() // math.prod(event_shape))
         self.state = self.kernel.init(init.clone(), self.draws)
 
     def go(self, progress_bar: bool) -> None:
@@ -167,7 +166,7 @@ class _Run:
             error.args = (f"chain {error.row}, step {self.step}: {error.args[0]}",)
 
     def _finished(self) -> Chains:
-        cost = Cost(self.target_calls, self.policy_calls, time.perf_counter() - self.begun)
+        cost = replace(self.cost, seconds=time.perf_counter() - self.begun)
         kernel = self.kernel
         event = (self.num_chains, *kernel.target.event_shape)
         empty = torch.empty(event, dtype=kernel.target.dtype)
@@ -185,8 +184,7 @@ class _Run:
     def _step(self) -> Info:
         assert self.state is not None
         self.state, info = self.kernel.step(self.draws.at(self.step), self.state)
-        self.target_calls += int(info.target_calls.sum())
-        self.policy_calls += int(info.policy_calls.sum())
+        self.cost += info.cost()
         kept_steps = self.step + 1 - self.num_warmup
         recorder = self.warmup if kept_steps <= 0 else self.samples
         recorder.count(info)
@@ -197,7 +195,7 @@ class _Run:
     def _is_spent(self) -> bool:
         calls, seconds = self.budget.target_calls, self.budget.seconds
         most_of_a_step = self.kernel.calls_per_step * self.num_chains
-        over_calls = calls is not None and self.target_calls + most_of_a_step > calls
+        over_calls = calls is not None and self.cost.target_calls + most_of_a_step > calls
         return over_calls or (seconds is not None and time.perf_counter() - self.begun >= seconds)
 
 

@@ -105,6 +105,11 @@ class Target(ABC):
             )
         return log_prob - here
 
+    @property
+    def offers_delta(self) -> bool:
+        """Whether the target has a `log_prob_delta` of its own, which costs less than evaluating every value."""
+        return type(self).log_prob_delta is not Target.log_prob_delta
+
     def partial_log_prob(
         self, x: Shaped[Tensor, "batch *event"], is_assigned: Bool[Tensor, "batch *event"]
     ) -> Float64[Tensor, " batch"]:

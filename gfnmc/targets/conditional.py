@@ -207,6 +207,10 @@ class _TemperedTarget(Target):
     def log_prob(self, x: Shaped[Tensor, "batch *event"]) -> Float64[Tensor, " batch"]:
         return self._power(self.target.log_prob(x), x)
 
+    @property
+    def offers_delta(self) -> bool:
+        return self.target.offers_delta
+
     def log_prob_delta(
         self, x: Shaped[Tensor, "batch *event"], sites: Int64[Tensor, " batch"]
     ) -> Float64[Tensor, "batch values"]:

@@ -12,6 +12,8 @@ What seeds buy: docs/explanation/mode-coverage.md.
 Reference: Geyer 1991, "Markov chain Monte Carlo maximum likelihood", for tempering.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor
@@ -82,7 +84,7 @@ class Seeds:
             # At inverse temperature 0 a move costs one call, and impossible objects are found out before any other.
             self._cost += Cost(target_calls=_POPULATION * (1 + num_moves))
             raise
-        self._cost += Cost(climbed.cost.target_calls, climbed.cost.policy_calls)
+        self._cost += replace(climbed.cost, seconds=0.0)
         self._tempering = ParallelTempering(self._kernel, climbed.inverse_temperatures)
         num_rungs = len(climbed.inverse_temperatures)
         place = torch.arange(config.seed_chains * num_rungs) % len(climbed.position)
@@ -154,7 +156,7 @@ class Seeds:
         draws = PhiloxDraws(self._seed, "seeds", self._config.seed_chains)
         for _ in range(_moves_per_sweep(self._kernel)):
             self._state, info = self._tempering.step(draws.at(self._sweep), self._state)
-            self._cost += Cost(int(info.target_calls.sum()), int(info.policy_calls.sum()))
+            self._cost += info.cost()
             self._sweep += 1
 
     def _keep(self) -> None:

@@ -181,7 +181,7 @@ class Sources:
             self.chains = State(self.buffer.objects[place], self.buffer.log_reward[place])
         self.chains, info = SuffixResampling(self.pair, self.target).step(draws, self.chains)
         condition = torch.zeros(len(self.chains.log_prob), 0, dtype=torch.float64)
-        calls = Cost(int(info.target_calls.sum()), int(info.policy_calls.sum()))
+        calls = info.cost()
         return _Objects(self.chains.position, self.chains.log_prob, condition), calls
 
     def _taken_apart(self, given: list[_Objects], step: int) -> Path:

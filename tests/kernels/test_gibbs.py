@@ -66,6 +66,8 @@ def test_a_visit_costs_a_call_for_each_other_value(scan: str) -> None:
         power = torch.tensor([0.0, 1.0, 0.5, 0.0, 0.0, 2.0, 1.0]).double()
         _, info = kernel.tempered(power).step(draws, state)
         assert info.target_calls.tolist() == [1 if beta == 0 else others * visits for beta in power.tolist()]
+        delta = [0 if beta == 0 or not target.offers_delta else others * visits for beta in power.tolist()]
+        assert torch.as_tensor(info.delta_calls).tolist() == delta
         _, info = kernel.tempered(0.0).step(draws, state)
         assert (info.target_calls == 1).all()
 
