@@ -6,6 +6,8 @@ from gfnmc.environments.enumeration import CompletePaths, StateGraph, enumerate_
 from gfnmc.environments.graph import GraphBuilding
 from gfnmc.environments.hypergrid import HyperGrid
 from gfnmc.environments.lattice import Lattice
+from gfnmc.environments.sequences import Sequences
+from gfnmc.environments.subsets import Subsets
 
 __all__ = [
     "CompletePaths",
@@ -15,7 +17,9 @@ __all__ = [
     "GraphBuilding",
     "HyperGrid",
     "Lattice",
+    "Sequences",
     "StateGraph",
+    "Subsets",
     "TokenChange",
     "check_environment",
     "enumerate_paths",

@@ -1,9 +1,10 @@
 """DNA 8-mers weighted by how strongly a transcription factor binds them, measured for all 65,536.
 
-    log_prob(x) = beta f(x),    f = E-score scaled to [0, 1] by its least and greatest value
+    log_prob(x) = beta f(x) + power log f(x),    f = E-score scaled to [0, 1] by its least and greatest value
 
 A sequence and its reverse complement bind alike, so the landscape of an asymmetric motif has two twin peaks with
-a desert between them. SIX6 is the "TFBind8" of the GFlowNet literature, and the one with a single peak.
+a desert between them. SIX6 is the one with a single peak; with beta = 0 and power = 3 it is the "TFBind8" of the
+GFlowNet literature, an easy control.
 
 Reference: Barrera et al. 2016, "Survey of variation in human transcription factors reveals prevalent DNA binding
 changes", Science 351 (the measurements); `targets/data/README.md` says where the tables come from.
@@ -42,31 +43,38 @@ class TFBinding(Target):
     so betray a chain that never leaves one of two twins: "purines" (fraction of A and G, p on one strand and
     1 - p on the other) and "gc_skew" (fraction of G less fraction of C, of opposite sign).
 
+    With a power the weakest binders, where f = 0, are impossible.
+
     Attributes:
+        name: "tfbind-<factor>" for exp(40 f), the package's benchmark; other laws add their beta or power or both.
         scores: f of every sequence, `(65536,)` float64, in alphabetical order.
 
     Args:
         factor: One of `FACTORS`.
         beta: Inverse temperature, nats for the whole range of f; not negative.
+        power: Of f itself; not negative.
 
     Raises:
-        OptionError: If the factor is not known or beta cannot work.
+        OptionError: If the factor is not known, or beta or the power cannot work.
     """
 
     event_shape = (_LENGTH,)
     dtype = torch.int8
     values = (0, 1, 2, 3)
 
-    def __init__(self, factor: str, beta: float) -> None:
+    def __init__(self, factor: str, beta: float, *, power: float = 0.0) -> None:
         if factor not in FACTORS:
             raise OptionError(f"factor is {factor!r}; choose one of {', '.join(FACTORS)}")
-        if not math.isfinite(beta) or beta < 0:
-            raise OptionError(f"beta is {beta}; it must be finite and not negative")
-        self.name = f"tfbind-{factor.lower()}"
+        for what, value in (("beta", beta), ("power", power)):
+            if not math.isfinite(value) or value < 0:
+                raise OptionError(f"{what} is {value}; it must be finite and not negative")
+        self.name = f"tfbind-{factor.lower()}{_law_suffix(beta, power)}"
         self.factor = factor
         self.beta = beta
+        self.power = power
         self.scores = torch.from_numpy(_scaled_scores(factor).copy())
-        self._log_prob = beta * self.scores
+        # xlogy: power log f is 0 where the power is, also for f = 0.
+        self._log_prob = beta * self.scores + torch.xlogy(power, self.scores)
 
     def log_prob(self, x: Shaped[Tensor, "batch *event"]) -> Float64[Tensor, " batch"]:
         check_objects(self, x)
@@ -101,7 +109,7 @@ class TFBinding(Target):
     def _modes(self) -> ModeSet | None:
         scores = self.scores.numpy()
         component = _components(scores >= MODE_SCORE)
-        weight = np.exp(self.beta * (scores - 1.0))
+        weight = (self._log_prob - self._log_prob.max()).exp().numpy()
         mass = np.bincount(component + 1, weights=weight, minlength=_NUM_SEQUENCES + 1)[1:] / weight.sum()
         kept = np.flatnonzero(mass > MODE_MASS)
         # A component goes by its alphabetically first member. Twins weigh the same up to rounding, which must not
@@ -153,9 +161,16 @@ def decode(x: Int8[Tensor, "batch 8"]) -> list[str]:
     return ["".join(_LETTERS[digit] for digit in row) for row in x.tolist()]
 
 
+def _law_suffix(beta: float, power: float) -> str:
+    """Return what tells the names of a factor's laws apart."""
+    of_power = f"-power{power:g}" if power > 0 else ""
+    is_named_by_beta = beta != 40 if power == 0 else beta > 0
+    return f"-beta{beta:g}{of_power}" if is_named_by_beta else of_power
+
+
 def _codes(x: Int8[Tensor, "batch 8"]) -> Int64[Tensor, " batch"]:
     """Return the alphabetical place of each sequence."""
-    return x.to(torch.int64) @ torch.from_numpy(_PLACE).to(x.device)
+    return (x * torch.from_numpy(_PLACE).to(x.device)).sum(1)
 
 
 def _sequences(codes: Int64[Tensor, " n"]) -> Int8[Tensor, "n 8"]:

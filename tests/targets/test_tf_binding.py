@@ -20,6 +20,7 @@ LOG_Z = {
     ("SNAI2", 40.0): 44.884544,
     ("SIX6", 40.0): 44.957179,
 }
+LOG_Z_OF_CUBE = {"KLF1": 9.069786, "SIX6": 9.159562}
 # Mass and number of sequences of each cluster at beta 40, then the mass of {f < 0.85}.
 CLUSTERS = {
     "KLF1": ([0.4955, 0.4955], [376, 376], 0.0073),
@@ -38,6 +39,57 @@ def test_log_z(factor: str, beta: float) -> None:
     assert len(solution.support) == 65_536
     assert solution.expectations["purines"] == pytest.approx(0.5)
     assert solution.expectations["gc_skew"] == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("factor", LOG_Z_OF_CUBE)
+def test_log_z_of_a_power(factor: str) -> None:
+    target = TFBinding(factor, 0.0, power=3.0)
+    solution = target.exact()
+    assert solution.log_z == pytest.approx(LOG_Z_OF_CUBE[factor], abs=6e-7)
+    assert abs(TFBinding(factor, 0.0, power=2.99).exact().log_z - LOG_Z_OF_CUBE[factor]) > 1e-4
+    weight = target.scores.numpy() ** 3
+    assert np.allclose(solution.log_pmf.exp().numpy(), weight / weight.sum(), rtol=1e-12, atol=0)
+    assert solution.expectations["score"] == pytest.approx(target.scores.numpy() @ weight / weight.sum(), abs=1e-12)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_with_a_power_the_weakest_binders_are_impossible(factor: str) -> None:
+    target = TFBinding(factor, 20.0, power=0.5)
+    support = target.exact().support
+    log_prob = target.log_prob(support)
+    assert torch.equal(log_prob == -math.inf, target.scores == 0)
+    possible = target.scores > 0
+    wanted = 20.0 * target.scores + 0.5 * target.scores.log()
+    assert torch.allclose(log_prob[possible], wanted[possible], rtol=0, atol=1e-12)
+    weakest = support[~possible]
+    assert 1 <= len(weakest) <= 6
+    assert all(value.isfinite().all() for value in target.statistics(weakest).values())
+    with pytest.raises(ObjectError, match="density zero"):
+        target.log_prob_delta(weakest, torch.zeros(len(weakest), dtype=torch.int64))
+    # A neighbour sees a change that is impossible, no NaN.
+    neighbour = weakest[:1].clone()
+    neighbour[0, 0] = (neighbour[0, 0] + 1) % 4
+    delta = target.log_prob_delta(neighbour, torch.zeros(1, dtype=torch.int64))
+    assert delta[0, weakest[0, 0].to(torch.int64)] == -math.inf
+    assert delta[0].isfinite().sum() == 3
+    assert TFBinding(factor, 20.0).log_prob(weakest).tolist() == [0.0] * len(weakest)
+
+
+def test_a_steep_power_has_the_twins_for_modes() -> None:
+    target = TFBinding("KLF1", 0.0, power=50.0)
+    assert target.exact().mode_masses == pytest.approx((0.5, 0.5), abs=0.01)
+    weight = target.scores.numpy() ** 50
+    strong = weight[target.scores.numpy() >= 0.85].sum() / weight.sum()
+    assert sum(target.exact().mode_masses) == pytest.approx(strong, abs=0.01)
+
+
+def test_names_tell_laws_apart() -> None:
+    assert TFBinding("KLF1", 40.0).name == "tfbind-klf1"
+    assert TFBinding("KLF1", 20.0).name == "tfbind-klf1-beta20"
+    assert TFBinding("WT1", 2.5).name == "tfbind-wt1-beta2.5"
+    assert TFBinding("KLF1", 0.0).name == "tfbind-klf1-beta0"
+    assert TFBinding("SIX6", 0.0, power=3.0).name == "tfbind-six6-power3"
+    assert TFBinding("SIX6", 40.0, power=3.0).name == "tfbind-six6-beta40-power3"
 
 
 @pytest.mark.parametrize("factor", FACTORS)
@@ -163,3 +215,5 @@ def test_options_that_cannot_work_are_refused() -> None:
     for beta in (-1.0, math.nan, math.inf):
         with pytest.raises(OptionError, match="beta"):
             TFBinding("KLF1", beta)
+        with pytest.raises(OptionError, match="power"):
+            TFBinding("KLF1", 1.0, power=beta)
