@@ -2,6 +2,7 @@
 
 from gfnmc.environments.base import Direction, DiscreteEnvironment, Environment, TokenChange
 from gfnmc.environments.check import check_environment
+from gfnmc.environments.dags import DAGs
 from gfnmc.environments.enumeration import CompletePaths, StateGraph, enumerate_paths, enumerate_states
 from gfnmc.environments.graph import GraphBuilding
 from gfnmc.environments.hypergrid import HyperGrid
@@ -11,6 +12,7 @@ from gfnmc.environments.subsets import Subsets
 
 __all__ = [
     "CompletePaths",
+    "DAGs",
     "Direction",
     "DiscreteEnvironment",
     "Environment",
