@@ -173,7 +173,7 @@ class Document:
     ) -> None:
         self._path = path
         self._head = {
-            "commit": _commit(),
+            "commit": commit(),
             "cores": os.cpu_count(),
             "versions": {"python": platform.python_version()}
             | {package: version(package) for package in ("gfnmc", "torch", "numpy")}
@@ -222,7 +222,7 @@ def _or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the commit of the code that runs, and whether it was changed since; None outside a repository."""
     git = shutil.which("git")
     if git is None:

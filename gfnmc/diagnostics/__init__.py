@@ -3,7 +3,13 @@
 from gfnmc.diagnostics.convergence import Convergence, convergence
 from gfnmc.diagnostics.distances import iid_total_variation, total_variation
 from gfnmc.diagnostics.evidence import Evidence, importance_log_z
-from gfnmc.diagnostics.modes import Discovery, discovery, switches_per_thousand_steps
+from gfnmc.diagnostics.modes import (
+    Discovery,
+    count_round_trips,
+    count_switches,
+    discovery,
+    switches_per_thousand_steps,
+)
 from gfnmc.diagnostics.proposal import acceptance_by_back_steps, acceptance_summary
 from gfnmc.diagnostics.quality import PairQuality, pair_quality
 
@@ -15,6 +21,8 @@ __all__ = [
     "acceptance_by_back_steps",
     "acceptance_summary",
     "convergence",
+    "count_round_trips",
+    "count_switches",
     "discovery",
     "iid_total_variation",
     "importance_log_z",

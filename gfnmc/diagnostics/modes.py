@@ -57,8 +57,20 @@ def switches_per_thousand_steps(mode_ids: Int64[np.ndarray, "chains draws"], thi
     chains, draws = mode_ids.shape
     if draws < 2:
         return 0.0
-    switches = 0
-    for chain in mode_ids:
-        inside = chain[chain >= 0]
-        switches += int((inside[1:] != inside[:-1]).sum())
-    return 1_000.0 * switches / (chains * (draws - 1) * thinning)
+    return 1_000.0 * count_switches(mode_ids) / (chains * (draws - 1) * thinning)
+
+
+def count_switches(mode_ids: Int64[np.ndarray, "chains draws"]) -> int:
+    """Return how often a chain's mode differs from the last mode it was in; time outside all modes is no mode."""
+    return sum(len(visits) - 1 for visits in map(_visits, mode_ids) if len(visits))
+
+
+def count_round_trips(mode_ids: Int64[np.ndarray, "chains draws"]) -> int:
+    """Return how often a chain came back to the first mode it was in, after it had been in another."""
+    return sum(int((visits[1:] == visits[0]).sum()) for visits in map(_visits, mode_ids) if len(visits))
+
+
+def _visits(chain: Int64[np.ndarray, " draws"]) -> Int64[np.ndarray, " visits"]:
+    """Return the modes that a chain was in, one after the other, each stay once."""
+    inside = chain[chain >= 0]
+    return inside[np.concatenate([[True], inside[1:] != inside[:-1]])] if len(inside) else inside

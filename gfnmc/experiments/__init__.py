@@ -1,6 +1,25 @@
-"""Compare samplers at equal budgets, and the named problems of the command line."""
+"""Compare samplers at equal budgets, benchmark suites, and the named problems of the command line."""
 
+from gfnmc.experiments.benchmark import Plan, run_benchmark
 from gfnmc.experiments.compare import Comparison, compare
+from gfnmc.experiments.leaderboard import leaderboard
 from gfnmc.experiments.problems import PROBLEMS, Problem, find_problem
+from gfnmc.experiments.samplers import SAMPLERS, Sampler, find_sampler
+from gfnmc.experiments.suites import SUITES, Suite, find_suite
 
-__all__ = ["PROBLEMS", "Comparison", "Problem", "compare", "find_problem"]
+__all__ = [
+    "PROBLEMS",
+    "SAMPLERS",
+    "SUITES",
+    "Comparison",
+    "Plan",
+    "Problem",
+    "Sampler",
+    "Suite",
+    "compare",
+    "find_problem",
+    "find_sampler",
+    "find_suite",
+    "leaderboard",
+    "run_benchmark",
+]

@@ -54,7 +54,9 @@ def comparison_document(
     """
     exact, modes = target.exact(), target.modes()
     masses = (None,) * len(modes or ()) if exact is None or exact.mode_masses is None else exact.mode_masses
-    samplers = [_sampler(name, chains, exact, evidence.get(name), training.get(name)) for name, chains in runs.items()]
+    samplers = [
+        sampler_figures(name, chains, exact, evidence.get(name), training.get(name)) for name, chains in runs.items()
+    ]
     first = next(iter(runs.values()))
     return {
         "schema": SCHEMA,
@@ -73,20 +75,29 @@ def comparison_document(
             "num_chains": first.num_chains,
             "start": start,
             "num_threads": num_threads,
-            "versions": _versions(),
+            "versions": versions(),
         },
         "verdict": verdict(samplers, [m for m in masses if m is not None]),
         "samplers": samplers,
     }
 
 
-def _sampler(
+def sampler_figures(
     name: str,
     chains: Chains,
     exact: ExactSolution | None,
-    evidence: Evidence | None,
-    report: Mapping[str, Any] | None,
+    evidence: Evidence | None = None,
+    report: Mapping[str, Any] | None = None,
 ) -> Document:
+    """Return every figure of one sampler, with its status and a sentence that says why.
+
+    Args:
+        name: What to call it.
+        chains: Its chains.
+        exact: The truth, as far as it is known.
+        evidence: Its estimate of log Z, if it has one.
+        report: What training its pair recorded.
+    """
     calls, seconds = _clock(chains)
     modes = _modes(chains, exact, calls, seconds)
     statistics = _statistics(chains, exact)
@@ -278,7 +289,8 @@ def _json_number(value: float | None) -> float | str | None:
     return "inf" if value == math.inf else value
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that the figures depend on."""
     found = {"python": platform.python_version()}
     for package in ("gfnmc", "torch", "numpy", "arviz", "arviz-stats"):
         try:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from gfnmc.core.cost import Cost
 from gfnmc.core.errors import StorageError
 from gfnmc.core.storage import check_writable
+from gfnmc.kernels.base import Kernel
 from gfnmc.targets.base import Target
 
 
@@ -52,6 +53,7 @@ class Chains:
         seed: Names the run.
         training_cost: What training the kernel's proposal cost.
         sampling_cost: What the chains cost, start and warm-up included.
+        adapted_kernel: What the warm-up made of the kernel, and the kept draws come from, where it was asked to adapt.
     """
 
     target: Target
@@ -62,6 +64,7 @@ class Chains:
     seed: int
     training_cost: Cost
     sampling_cost: Cost
+    adapted_kernel: Kernel | None = None
 
     @property
     def num_chains(self) -> int:
@@ -188,18 +191,14 @@ class Chains:
             "seed": self.seed if -(2**63) <= self.seed < 2**63 else str(self.seed),
             "thinning": self.thinning,
             "sampling_time": self.sampling_cost.seconds,
-            "training_cost": json.dumps(_as_dict(self.training_cost)),
-            "sampling_cost": json.dumps(_as_dict(self.sampling_cost)),
+            "training_cost": json.dumps(asdict(self.training_cost)),
+            "sampling_cost": json.dumps(asdict(self.sampling_cost)),
         }
 
 
 def _without_bool(values: np.ndarray) -> np.ndarray:
     """Return truth values as 0 and 1, for files know no others."""
     return values.astype(np.int8) if values.dtype == bool else values
-
-
-def _as_dict(cost: Cost) -> dict[str, int | float]:
-    return {"target_calls": cost.target_calls, "policy_calls": cost.policy_calls, "seconds": cost.seconds}
 
 
 def _for_installed_arviz(tree: Any) -> Any:

@@ -1,7 +1,7 @@
 """Checkpoints and saved pairs: one safetensors file each, with JSON in its header. Loading runs no code."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -56,7 +56,7 @@ def write_checkpoint(path: FilePath, checkpoint: Checkpoint) -> None:
     header = {
         name: getattr(checkpoint, name) for name in ("target_name", "config", "seed", "progress", "num_added", "seeds")
     }
-    _write(path, _CHECKPOINT, header | {"cost": _cost_to_json(checkpoint.cost)}, checkpoint.tensors)
+    _write(path, _CHECKPOINT, header | {"cost": asdict(checkpoint.cost)}, checkpoint.tensors)
 
 
 def read_checkpoint(path: FilePath) -> Checkpoint:
@@ -86,7 +86,7 @@ def save_pair(pair: GFlowNet, path: str | FilePath) -> None:
         "log_flow": None if pair.log_flow is None else describe_flow(pair.log_flow),
         "condition_names": list(pair.condition_names),
         "log_partition": None if pair.log_partition is None else pair.log_partition.options(),
-        "cost": _cost_to_json(pair.training_cost),
+        "cost": asdict(pair.training_cost),
         "training_report": pair.training_report,
     }
     tensors = {
@@ -140,10 +140,6 @@ def _parts(pair: GFlowNet) -> dict[str, torch.nn.Module]:
         "log_partition": pair.log_partition,
     }
     return {name: part for name, part in parts.items() if part is not None}
-
-
-def _cost_to_json(cost: Cost) -> dict[str, int | float]:
-    return {"target_calls": cost.target_calls, "policy_calls": cost.policy_calls, "seconds": cost.seconds}
 
 
 def _write(path: FilePath, schema: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
