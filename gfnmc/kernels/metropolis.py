@@ -84,26 +84,7 @@ class MetropolisKernel(Kernel):
         evaluated = has_return & ~proposal.is_lazy
         log_prob = torch.full_like(state.log_prob, -torch.inf)
         log_prob[evaluated] = self._evaluate(proposal.position, evaluated, draws.role("estimate"))
-        change = tempered_change(self.inverse_temperature, log_prob, state.log_prob)
-        log_ratio = torch.where(proposal.is_lazy, 0.0, change + proposal.log_hastings)
-        is_accepted = draws.role("accept").bernoulli(log_ratio.clamp(max=0.0), evaluated)
-        zero = torch.zeros_like(proposal.num_back_steps)
-        reason = torch.where(is_accepted, zero + Reason.ACCEPTED, zero + Reason.REJECTED)
-        reason = torch.where(has_return, reason, zero + Reason.NO_REVERSE_MOVE)
-        reason = torch.where(proposal.is_lazy, zero + Reason.LAZY, reason)
-        info = Info(
-            proposal=proposal.position,
-            is_accepted=is_accepted,
-            log_ratio=log_ratio,
-            acceptance_rate=torch.where(proposal.is_lazy, 0.0, log_ratio.clamp(max=0.0).exp()),
-            num_back_steps=proposal.num_back_steps,
-            num_forward_steps=proposal.num_forward_steps,
-            target_calls=evaluated.to(torch.int64),
-            policy_calls=proposal.policy_calls,
-            reason=reason.to(torch.int8),
-        )
-        position = where_rows(is_accepted, proposal.position, state.position)
-        return State(position, torch.where(is_accepted, log_prob, state.log_prob), state.cache), info
+        return decide(draws, state, proposal, log_prob, self.inverse_temperature)
 
     def _checked_proposal(self, draws: Draws, position: Tensor) -> Proposal:
         proposal = self._propose(draws, position)
@@ -122,3 +103,48 @@ class MetropolisKernel(Kernel):
         if not rows.any():
             return position.new_zeros(0, dtype=torch.float64)
         return checked_estimate(self.target, position[rows], draws, rows=rows.nonzero()[:, 0])
+
+
+def decide(
+    draws: Draws,
+    state: State,
+    proposal: Proposal,
+    log_prob: Float64[Tensor, " chains"],
+    inverse_temperature: InverseTemperature,
+) -> tuple[State, Info]:
+    """Accept or reject proposals.
+
+    Args:
+        draws: The step's draws.
+        state: Where the chains are.
+        proposal: Where they may go.
+        log_prob: Log-densities of the proposed objects, nats; anything where a row is lazy or has no way back.
+        inverse_temperature: The power of the target.
+
+    Returns:
+        The next state, with the cache of the last, and the report, which counts one target call for each row that is
+        neither lazy nor without a way back.
+    """
+    has_return = proposal.log_hastings > -torch.inf
+    evaluated = has_return & ~proposal.is_lazy
+    change = tempered_change(inverse_temperature, log_prob, state.log_prob)
+    log_ratio = torch.where(has_return, change + proposal.log_hastings, -torch.inf)
+    log_ratio = torch.where(proposal.is_lazy, 0.0, log_ratio)
+    is_accepted = draws.role("accept").bernoulli(log_ratio.clamp(max=0.0), evaluated)
+    zero = torch.zeros_like(proposal.num_back_steps)
+    reason = torch.where(is_accepted, zero + Reason.ACCEPTED, zero + Reason.REJECTED)
+    reason = torch.where(has_return, reason, zero + Reason.NO_REVERSE_MOVE)
+    reason = torch.where(proposal.is_lazy, zero + Reason.LAZY, reason)
+    info = Info(
+        proposal=proposal.position,
+        is_accepted=is_accepted,
+        log_ratio=log_ratio,
+        acceptance_rate=torch.where(proposal.is_lazy, 0.0, log_ratio.clamp(max=0.0).exp()),
+        num_back_steps=proposal.num_back_steps,
+        num_forward_steps=proposal.num_forward_steps,
+        target_calls=evaluated.to(torch.int64),
+        policy_calls=proposal.policy_calls,
+        reason=reason.to(torch.int8),
+    )
+    position = where_rows(is_accepted, proposal.position, state.position)
+    return State(position, torch.where(is_accepted, log_prob, state.log_prob), state.cache), info

@@ -110,6 +110,29 @@ class Target(ABC):
         """Whether the target has a `log_prob_delta` of its own, which costs less than evaluating every value."""
         return type(self).log_prob_delta is not Target.log_prob_delta
 
+    def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
+        """Return the log-density as a differentiable function of a weight for each value of a site, nats.
+
+        It equals `log_prob` where each site has weight 1 for one of `values` and 0 for the others, and has a finite
+        gradient there if the object is possible. Each row is a function of its own weights alone.
+
+        Args:
+            weights: Of each of `values`, in their order, at each site.
+
+        Raises:
+            CapabilityError: If the target offers no such function.
+            ObjectError: If the weights are not for the target's objects.
+        """
+        raise CapabilityError(
+            f"{self.name} has no relaxed log-density: implement `log_prob_relaxed`, or use a kernel that needs no "
+            "gradient, such as LocallyBalanced or Gibbs"
+        )
+
+    @property
+    def offers_relaxed(self) -> bool:
+        """Whether the target has a `log_prob_relaxed`."""
+        return type(self).log_prob_relaxed is not Target.log_prob_relaxed
+
     def partial_log_prob(
         self, x: Shaped[Tensor, "batch *event"], is_assigned: Bool[Tensor, "batch *event"]
     ) -> Float64[Tensor, " batch"]:

@@ -73,6 +73,9 @@ class EdwardsAnderson(Target):
     ) -> Float64[Tensor, "batch values"]:
         return self._ising.log_prob_delta(x, sites)
 
+    def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
+        return self._ising.log_prob_relaxed(weights)
+
     def partial_log_prob(
         self, x: Shaped[Tensor, "batch *event"], is_assigned: Bool[Tensor, "batch *event"]
     ) -> Float64[Tensor, " batch"]:

@@ -19,6 +19,7 @@ from gfnmc.core.errors import OptionError
 from gfnmc.core.symmetry import Symmetry
 from gfnmc.targets.base import ExactSolution, ModeSet, Target, solve_product_space
 from gfnmc.targets.checks import check_assigned, check_objects
+from gfnmc.targets.relaxed import check_weights
 
 MAX_NAMED_DIMS = 16
 """Dimensions up to which the 2^D corners are listed as modes."""
@@ -77,6 +78,13 @@ class HyperGrid(Target):
         check_assigned(self, x, is_assigned)
         level = torch.where(is_assigned, self._level.to(x.device)[x], self._level.max())
         return self._log_rewards.to(x.device)[level.amin(1)]
+
+    def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
+        """Return log(r0 + r1 prod_i outer_i + r2 prod_i core_i), with the weights of each coordinate's parts."""
+        check_weights(self, weights)
+        level = self._level.to(weights.device)
+        outer, core = (weights @ (level >= lowest).to(torch.float64) for lowest in (1, 2))
+        return (self.r0 + self.r1 * outer.prod(1) + self.r2 * core.prod(1)).log()
 
     def symmetries(self) -> tuple[Symmetry, ...]:
         """Return the permutations of the axes, each with and without the reflection of all coordinates at once.

@@ -20,6 +20,7 @@ from gfnmc.core.symmetry import Symmetry
 from gfnmc.targets.base import ExactSolution, ModeSet, Target, solve_product_space
 from gfnmc.targets.checks import check_assigned, check_objects, check_sites, checked_event_shape
 from gfnmc.targets.lattice import bonds_by_axis, lattice_symmetries, neighbour_tables
+from gfnmc.targets.relaxed import check_weights, mean_values
 from gfnmc.targets.transfer import exact_sampler, lay_out, log_z_and_mean
 
 
@@ -98,6 +99,12 @@ class Ising(Target):
         local_field = self._scale * (around * weights[sites]).sum(1) + self.field.flatten().to(x.device)[sites]
         change = torch.tensor(values, device=x.device) - spins.gather(1, sites[:, None])
         return change * local_field[:, None]
+
+    def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
+        """Return the energy of the spins' means, linear in the weights of each site."""
+        spins = mean_values(check_weights(self, weights), weights)
+        # Without bonds and fields, too, it is a function of the weights and has a gradient.
+        return self._sum_terms(spins) + 0.0 * spins.flatten(1).sum(1)
 
     def symmetries(self) -> tuple[Symmetry, ...]:
         """Return the shifts along the axes where every coupling and field repeats, and the flip without a field."""

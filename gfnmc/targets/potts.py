@@ -21,6 +21,7 @@ from gfnmc.core.symmetry import Symmetry
 from gfnmc.targets.base import ExactSolution, ModeSet, Target, solve_product_space
 from gfnmc.targets.checks import check_assigned, check_objects, check_sites, checked_event_shape
 from gfnmc.targets.lattice import bonds_by_axis, lattice_symmetries, neighbour_tables, wraps
+from gfnmc.targets.relaxed import check_weights
 from gfnmc.targets.transfer import exact_sampler, lay_out, log_z_and_mean
 
 MAX_PERMUTED_COLOURS = 4
@@ -83,6 +84,16 @@ class Potts(Target):
         num_equal = (around & is_bond[sites][:, :, None]).sum(1)
         present = flat.gather(1, sites[:, None]).to(torch.int64)
         return self.coupling * (num_equal - num_equal.gather(1, present)).to(torch.float64)
+
+    def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
+        """Return the sum over bonds of what the weights of the two sites have in common, linear in each."""
+        check_weights(self, weights)
+        # Begins with the weights, so that a lattice without bonds has a gradient too.
+        total = 0.0 * weights.flatten(1).sum(1)
+        for axis, side in enumerate(self.event_shape, start=1):
+            alike = (weights * weights.roll(-1, axis)).sum(-1)
+            total = total + alike.narrow(axis, 0, self._num_firsts(side)).flatten(1).sum(1)
+        return self.coupling * total
 
     def symmetries(self) -> tuple[Symmetry, ...]:
         """Return the permutations of up to `MAX_PERMUTED_COLOURS` colours, else the cyclic ones, with shifts."""
@@ -155,9 +166,12 @@ class Potts(Target):
             is_equal = x == x.roll(-1, axis)
             if is_assigned is not None:
                 is_equal = is_equal & is_assigned & is_assigned.roll(-1, axis)
-            num_firsts = side if wraps(side, self.periodic) else side - 1
-            total += is_equal.narrow(axis, 0, num_firsts).flatten(1).sum(1)
+            total += is_equal.narrow(axis, 0, self._num_firsts(side)).flatten(1).sum(1)
         return total
+
+    def _num_firsts(self, side: int) -> int:
+        """Return how many sites along a side are the first of a bond."""
+        return side if wraps(side, self.periodic) else side - 1
 
 
 class _Pluralities(ModeSet):

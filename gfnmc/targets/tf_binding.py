@@ -24,6 +24,7 @@ from torch import Tensor
 from gfnmc.core.errors import ObjectError, OptionError
 from gfnmc.core.symmetry import Symmetry
 from gfnmc.targets.base import ExactSolution, ModeSet, Target, check_objects, product_space, solve_by_enumeration
+from gfnmc.targets.relaxed import check_weights, contract_table
 
 FACTORS = ("KLF1", "WT1", "SNAI2", "SIX6")
 MODE_SCORE = 0.85
@@ -79,6 +80,13 @@ class TFBinding(Target):
     def log_prob(self, x: Shaped[Tensor, "batch *event"]) -> Float64[Tensor, " batch"]:
         check_objects(self, x)
         return self._log_prob.to(x.device)[_codes(x)]
+
+    def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
+        """Return the log-density with f replaced by its mean over letters drawn by the weights."""
+        values = check_weights(self, weights)
+        score = contract_table(self.scores.to(weights.device).reshape([len(values)] * _LENGTH), weights)
+        # The gradient of xlogy(0, 0) is no number, so without a power there is no such term.
+        return self.beta * score + (self.power * score.log() if self.power else 0.0)
 
     def statistics(self, x: Shaped[Tensor, "batch *event"]) -> dict[str, Shaped[Tensor, " batch"]]:
         fraction_a, fraction_c, fraction_g = ((x == base).sum(1).to(torch.float64) / _LENGTH for base in range(3))
