@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gfnmc.cli.benchmark import benchmark
 from gfnmc.core.errors import GfnmcError, OptionError, StorageError
 
 if TYPE_CHECKING:
@@ -356,3 +357,6 @@ def _show(comparison: Any) -> None:
     console.print(comparison_table(comparison.document))
     for line in verdict_lines(comparison.document):
         console.print(line, markup=False, highlight=False)
+
+
+main.add_command(benchmark)

@@ -12,6 +12,7 @@ from gfnmc.diagnostics.modes import (
 )
 from gfnmc.diagnostics.proposal import acceptance_by_back_steps, acceptance_summary
 from gfnmc.diagnostics.quality import PairQuality, pair_quality
+from gfnmc.diagnostics.recycling import recycled_means
 
 __all__ = [
     "Convergence",
@@ -27,6 +28,7 @@ __all__ = [
     "iid_total_variation",
     "importance_log_z",
     "pair_quality",
+    "recycled_means",
     "switches_per_thousand_steps",
     "total_variation",
 ]

@@ -10,6 +10,7 @@ Delete a file to have it made again.
 
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -42,7 +43,8 @@ class Plan:
         num_samples: Kept draws a chain of the default cycle.
         num_warmup: Steps before the first kept draw.
         budget: Priced target calls of every sampler, training included; None for what the default cycle spends.
-        seconds: Most seconds of sampling in a cell; None for what the default cycle spends, training included.
+        seconds: Most seconds of sampling of every other sampler in a cell; None for what the default cycle spends,
+            training included.
     """
 
     num_chains: int = 256
@@ -198,7 +200,7 @@ class _Bench:
     def _limits(self, sampler: Sampler, start: str, seed: int) -> Limits:
         plan = self.plan
         if sampler.name == DEFAULT and plan.budget is None:
-            return Limits(plan.num_samples, None, plan.seconds or float("inf"))
+            return Limits(plan.num_samples, None, math.inf)
         calls, seconds = plan.budget, plan.seconds
         if calls is None or seconds is None:
             spent = _read(self.folder / f"{slug(DEFAULT)},{slug(start)},seed{seed}.json")["result"]

@@ -29,7 +29,7 @@ from gfnmc.targets import Target
 
 ONE_MODE, DISPERSED = "one mode", "dispersed"
 
-_MAX_KEPT = 2_000
+_MAX_KEPT = 1_000
 _TRIAL_STEPS = 5
 _AUDIT_STEPS = 400
 _FEWEST_STEPS = 16

@@ -10,7 +10,7 @@ from gfnmc.core.errors import OptionError
 from gfnmc.environments import DAGs, DiscreteEnvironment, HyperGrid, Lattice
 from gfnmc.experiments.own_model import Model, is_reference, load_model
 from gfnmc.kernels import Kernel, recommended
-from gfnmc.kernels.branch import BranchLaw, PrefixUniform, Table
+from gfnmc.kernels.branch import BranchLaw
 from gfnmc.policies import GFlowNet
 from gfnmc.targets import (
     BitSequences,
@@ -37,7 +37,8 @@ class Problem:
         target: Makes the target.
         environment: Makes the environment of a target.
         training: How to train a pair for it; the package's defaults.
-        branch: The branch law of the suffix-resampling kernel.
+        branch: The branch law of the suffix-resampling kernel; None for the recommended one, which restarts in half of
+            the moves.
     """
 
     name: str
@@ -73,11 +74,6 @@ def _in_reading_order(target: Target) -> DiscreteEnvironment:
     return Lattice.for_target(target, order="fixed")
 
 
-def _half_restarts(num_sites: int) -> BranchLaw:
-    """Return the law that restarts in half of the moves, which cross between modes, and else mends a part."""
-    return Table({**dict.fromkeys(range(1, num_sites), 1.0), num_sites: num_sites - 1.0})
-
-
 def _tf_binding(factor: str, beta: float, *, power: float = 0.0) -> Problem:
     name = TFBinding(factor, beta, power=power).name
     law = f"exp({beta:g} f)" if power == 0.0 else f"f^{power:g}"
@@ -87,13 +83,11 @@ def _tf_binding(factor: str, beta: float, *, power: float = 0.0) -> Problem:
         target=lambda: TFBinding(factor, beta, power=power),
         environment=_in_reading_order,
         training=_TF_BINDING,
-        branch=_half_restarts(8),
     )
 
 
 def _hypergrid(num_dims: int, side: int, r0: float) -> Problem:
     shape = "x".join([str(side)] * num_dims)
-    longest = num_dims * (side - 1)
     floor = {1e-1: "0.1", 1e-3: "1e-3", 1e-5: "1e-5"}[r0]
     return Problem(
         name=f"hypergrid-{shape}" if r0 == 1e-3 else f"hypergrid-{shape}-{floor}",
@@ -102,7 +96,6 @@ def _hypergrid(num_dims: int, side: int, r0: float) -> Problem:
         target=lambda: HyperGridTarget(num_dims, side, r0=r0),
         environment=HyperGrid.for_target,
         training=_SMALL_SPACE,
-        branch=PrefixUniform(high=longest // 2),
     )
 
 
@@ -116,7 +109,6 @@ def _ising(side: int, coupling: float, *, training: TrainingConfig | None = None
         target=lambda: Ising((side, side), coupling=coupling),
         environment=_in_reading_order,
         training=training or TrainingConfig(),
-        branch=_half_restarts(side**2),
     )
 
 
@@ -131,7 +123,6 @@ def _potts(side: int, num_states: int, coupling: float) -> Problem:
         "exact log Z",
         target=lambda: Potts((side, side), num_states=num_states, coupling=coupling),
         environment=_in_reading_order,
-        branch=_half_restarts(side**2),
     )
 
 
@@ -144,7 +135,6 @@ def _bits(num_bits: int, **options: Any) -> Problem:
         target=lambda: BitSequences(num_bits, **options),
         environment=_in_reading_order,
         training=_SMALL_SPACE if num_bits <= 20 else TrainingConfig(),
-        branch=_half_restarts(num_bits),
     )
 
 
@@ -161,7 +151,6 @@ PROBLEMS: dict[str, Problem] = {
             description="periodic 8x8 spin glass, bonds of 1 and -1 drawn by seed 0: many valleys, exact log Z",
             target=lambda: EdwardsAnderson((8, 8), beta=1.0, seed=0),
             environment=_in_reading_order,
-            branch=_half_restarts(64),
         ),
         *(_hypergrid(4, 8, r0) for r0 in (1e-1, 1e-5)),
         *(_hypergrid(4, 16, r0) for r0 in (1e-1, 1e-3, 1e-5)),
@@ -178,7 +167,6 @@ PROBLEMS: dict[str, Problem] = {
             description="which of 20 covariates explain the progress of diabetes in 442 patients; 1,048,576 models",
             target=VariableSelection.diabetes,
             environment=_in_reading_order,
-            branch=_half_restarts(20),
         ),
         Problem(
             name="variables-collinear",
@@ -186,14 +174,12 @@ PROBLEMS: dict[str, Problem] = {
             target=VariableSelection.collinear,
             environment=_in_reading_order,
             training=_SMALL_SPACE,
-            branch=_half_restarts(16),
         ),
         Problem(
             name="change-points-nile",
             description="when the mean flow of the Nile changed, 1871 to 1970; 99 places, exact by dynamic programming",
             target=ChangePoints.nile,
             environment=_in_reading_order,
-            branch=_half_restarts(99),
         ),
         *(
             Problem(

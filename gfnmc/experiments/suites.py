@@ -56,7 +56,7 @@ SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite("multimodal", tuple(PROBLEMS), tuple(SAMPLERS), num_seeds=5, plan=Plan()),
-        Suite("quick", _QUICK_TARGETS, _QUICK_SAMPLERS, num_seeds=2, plan=Plan(num_samples=400, seconds=5.0)),
+        Suite("quick", _QUICK_TARGETS, _QUICK_SAMPLERS, num_seeds=2, plan=Plan(num_samples=500, seconds=4.0)),
     )
 }
 

@@ -8,6 +8,7 @@ import torch
 from gfnmc.core.cost import Cost
 from gfnmc.core.errors import ObjectError
 from gfnmc.environments import Lattice
+from gfnmc.experiments import cell as cell_module
 from gfnmc.experiments.cell import DISPERSED, ONE_MODE, Limits, run_cell, starts
 from gfnmc.experiments.pricing import Prices
 from gfnmc.kernels import Gibbs, RandomWalk
@@ -57,7 +58,7 @@ def test_the_leading_sampler_runs_as_many_steps_as_it_is_told() -> None:
 
 
 def test_others_run_for_the_calls_that_are_left_in_full_evaluations() -> None:
-    calls = 40_000.0
+    calls = 8_000.0
     walk = run(RandomWalk(LATTICE, TARGET), Limits(50, calls, math.inf))
     assert walk["ended_by"] == "calls"
     assert 0.9 * calls < walk["calls"]["sampling"] <= calls
@@ -68,10 +69,10 @@ def test_others_run_for_the_calls_that_are_left_in_full_evaluations() -> None:
     steps = [each["figures"]["num_samples"] * each["figures"]["thinning"] for each in (walk, heat_bath)]
     assert steps[1] > 3 * steps[0]
     # What tuning cost is charged as training is.
-    gibbs.training_cost = Cost(target_calls=30_000)
+    gibbs.training_cost = Cost(target_calls=6_000)
     tuned = run(gibbs, Limits(50, calls, math.inf))
-    assert tuned["calls"]["training"] == 30_000.0
-    assert tuned["calls"]["sampling"] <= 10_000.0
+    assert tuned["calls"]["training"] == 6_000.0
+    assert tuned["calls"]["sampling"] <= 2_000.0
 
 
 def test_seconds_end_a_run_too() -> None:
@@ -80,8 +81,10 @@ def test_seconds_end_a_run_too() -> None:
     assert cell["seconds"]["sampling"] < 2.0
 
 
-def test_thinned_chains_are_watched_step_by_step_at_their_end() -> None:
-    cell = run(RandomWalk(LATTICE, TARGET), Limits(50, 600_000.0, math.inf))
+def test_thinned_chains_are_watched_step_by_step_at_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell_module, "_MAX_KEPT", 40)
+    monkeypatch.setattr(cell_module, "_AUDIT_STEPS", 100)
+    cell = run(RandomWalk(LATTICE, TARGET), Limits(50, 16_000.0, math.inf))
     assert cell["figures"]["thinning"] > 1
     per_step = cell["figures"]["switches_per_1000_steps"] / 1_000
     movement = cell["movement"]
