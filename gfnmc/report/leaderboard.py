@@ -15,7 +15,7 @@ import io
 import itertools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from gfnmc.core import storage
 from gfnmc.core.errors import OptionError, StorageError
 from gfnmc.report import format as fmt
 from gfnmc.report import table as tables
+from gfnmc.report.leaderboard_columns import COLUMNS, Row, Target, value_at
 from gfnmc.sampling.progress import load_rich
 
 if TYPE_CHECKING:
@@ -36,25 +37,6 @@ _NOT_RUN = "not run"
 _STATUS_STYLES = {"ok": "bold green", "stuck": "bold red", "unconverged": "bold yellow"}
 
 Document = Mapping[str, Any]
-Target = Mapping[str, Any]
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of figures.
-
-    Attributes:
-        group: What it belongs to.
-        heading: Its heading under the group's.
-        cell: Makes the text of a row; lines after the first are notes.
-        terminal: Its heading in a terminal, or None where it has no place there.
-    """
-
-    group: str
-    heading: str
-    cell: Callable[[Row, Target], str]
-    terminal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +106,7 @@ def leaderboard_table(document: Document, target_index: int) -> rich.table.Table
 
     _check_schema(document)
     target = _target_at(document, target_index)
-    columns = [(column, column.terminal) for column in _COLUMNS if column.terminal is not None]
+    columns = [(column, column.terminal) for column in COLUMNS if column.terminal is not None]
     title, caption = Text(fmt.plain(target["name"]), "bold"), Text("\n".join(_not_run_lines(target)), "dim")
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title=title, caption=caption if caption else None)
     table.title_justify = table.caption_justify = "left"
@@ -159,9 +141,9 @@ def leaderboard_csv(document: Document) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([f"target.{path}" for path in _CSV_TARGET] + list(_CSV_ROW))
     for target in document["targets"]:
-        first = [_csv_cell(_value(target, path)) for path in _CSV_TARGET]
+        first = [_csv_cell(value_at(target, path)) for path in _CSV_TARGET]
         for row in target["rows"]:
-            writer.writerow(first + [_csv_cell(_value(row, path)) for path in _CSV_ROW])
+            writer.writerow(first + [_csv_cell(value_at(row, path)) for path in _CSV_ROW])
     return buffer.getvalue()
 
 
@@ -201,14 +183,6 @@ def kind_index(row: Row) -> int:
     return KINDS.index(row["kind"]) if row["kind"] in KINDS else len(KINDS)
 
 
-def rate(found: Mapping[str, Any] | None) -> str:
-    """Format a rate, such as "12.3", or "< 0.0123" where only a bound is known."""
-    if found is None:
-        return fmt.DASH
-    words = fmt.number(found["value"], 3)
-    return f"< {words}" if found["is_bound"] and words != fmt.DASH else words
-
-
 def _check_schema(document: Document) -> None:
     """Raise unless this version can read the document."""
     schema = document.get("schema")
@@ -245,72 +219,6 @@ def _status_words(row: Row) -> str:
     return tables.STATUS_WORDS.get(row["status"], fmt.plain(row["status"], 20))
 
 
-def _figure(key: str) -> Callable[[Row, Target], str]:
-    return lambda row, _: fmt.number(row.get(key), 3)
-
-
-def _modes_found(row: Row, target: Target) -> str:
-    found = row.get("modes_found")
-    return fmt.DASH if found is None else f"{found} of {target['num_modes']}"
-
-
-def _worst_ess(row: Row, _: Target) -> str:
-    """Format the ESS: only a sampler that is stuck can be said not to have moved, others just have none known."""
-    found = row.get("worst_mode_ess")
-    return fmt.ess(found) if row["status"] == "stuck" else fmt.number(found, 3)
-
-
-def _cost(calls: Any, duration: Any) -> str:
-    """Format calls and, as a note, seconds to three digits: two samplers are compared by them."""
-    if calls is None and duration is None:
-        return fmt.DASH
-    if calls == 0 and duration == 0:
-        return "none"
-    words = fmt.DASH if calls is None else fmt.num_calls(calls)
-    return words if duration is None else f"{words}\n{fmt.number(duration, 3)} s"
-
-
-def _part_cost(part: str) -> Callable[[Row, Target], str]:
-    return lambda row, _: _cost(_value(row, f"calls.{part}"), _value(row, f"seconds.{part}"))
-
-
-def _total_variation(row: Row, _: Target) -> str:
-    found = row.get("total_variation")
-    if found is None:
-        return fmt.DASH
-    return f"{fmt.number(found['value'], 3)}\ni.i.d. floor {fmt.number(found['iid_floor'], 3)}"
-
-
-def _largest_error(row: Row, _: Target) -> str:
-    found = row.get("largest_error")
-    if found is None:
-        return fmt.DASH
-    return f"{fmt.number(found['standard_errors'], 3)}\n{fmt.plain(found['statistic'])}"
-
-
-_ESS = "ESS of the worst mode statistic"
-_COLUMNS = (
-    Column("Modes", "found", _modes_found, "modes"),
-    Column("Modes", "all found after", lambda r, _: _cost(r.get("calls_to_all_modes"), r.get("seconds_to_all_modes"))),
-    Column(
-        "Mode switches", "per million calls", lambda r, _: rate(r.get("switches_per_million_calls")),
-        "switches\nper M calls",
-    ),
-    Column("Mode switches", "per second", lambda r, _: rate(r.get("switches_per_second"))),
-    Column("Round trips", "per million calls", _figure("round_trips_per_million_calls")),
-    Column("Moves", "accepted", lambda r, _: fmt.percent(r.get("acceptance"))),
-    Column(_ESS, "ESS", _worst_ess),
-    Column(_ESS, "per million calls", _figure("ess_per_million_calls"), "ESS\nper M calls"),
-    Column(_ESS, "same, with training", _figure("ess_per_million_calls_with_training"), "same, with\ntraining"),
-    Column(_ESS, "per second", _figure("ess_per_second")),
-    Column(_ESS, "same, with training", _figure("ess_per_second_with_training")),
-    Column("Accuracy", "total variation", _total_variation),
-    Column("Accuracy", "largest error (standard errors)", _largest_error, "error\n(s.e.)"),
-    Column("Accuracy", "error of log Z (nats)", _figure("log_z_error")),
-    Column("Cost", "training", _part_cost("training")),
-    Column("Cost", "sampling", _part_cost("sampling")),
-)  # fmt: skip
-
 _CSV_TARGET = (
     "name", "num_states", "num_modes", "log_z", "prices.full_microseconds", "prices.delta", "prices.gradient",
 )  # fmt: skip
@@ -322,14 +230,6 @@ _CSV_ROW = (
     "total_variation.value", "total_variation.iid_floor", "largest_error.statistic", "largest_error.standard_errors",
     "log_z_error", "calls.training", "calls.sampling", "seconds.training", "seconds.sampling",
 )  # fmt: skip
-
-
-def _value(mapping: Mapping[str, Any] | None, path: str) -> Any:
-    """Return what stands under a path of keys, or None where any of them is missing or null."""
-    found: Any = mapping
-    for key in path.split("."):
-        found = None if found is None else found.get(key)
-    return found
 
 
 def _csv_cell(value: Any) -> Any:
@@ -381,8 +281,8 @@ def _prices(target: Target) -> tuple[str, ...]:
 def _target(target: Target) -> dict[str, Any]:
     """Return everything that the page says about a target; columns in which nobody has a figure are left out."""
     rows = _run(target)
-    cells = {column: [column.cell(row, target) for row in rows] for column in _COLUMNS}
-    shown = [column for column in _COLUMNS if any(cell != fmt.DASH for cell in cells[column])]
+    cells = {column: [column.cell(row, target) for row in rows] for column in COLUMNS}
+    shown = [column for column in COLUMNS if any(cell != fmt.DASH for cell in cells[column])]
     groups = [(group, len(list(columns))) for group, columns in itertools.groupby(shown, lambda column: column.group)]
     return {
         "name": target["name"],
@@ -403,7 +303,7 @@ def _target_facts(target: Target) -> list[str]:
     if fmt.to_float(target["log_z"]) is not None:
         facts.append(f"exact log Z {fmt.exact(target['log_z'])}")
     for cost in ("calls", "seconds"):
-        facts.append(f"break-even in {cost}: {_break_even(_value(target, f'break_even.{cost}'))}")
+        facts.append(f"break-even in {cost}: {_break_even(value_at(target, f'break_even.{cost}'))}")
     return facts
 
 

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from gfnmc.report import format as fmt
 from gfnmc.report import style
 from gfnmc.report.html import Picture
-from gfnmc.report.leaderboard import KINDS, kind_index, rate
+from gfnmc.report.leaderboard import KINDS, kind_index
+from gfnmc.report.leaderboard_columns import rate
 
 Document = Mapping[str, Any]
 Row = Mapping[str, Any]
