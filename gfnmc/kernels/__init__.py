@@ -1,23 +1,39 @@
 """Markov kernels that leave a target invariant, one algorithm a file; each proved in tests/exact/."""
 
 from gfnmc.kernels import branch
-from gfnmc.kernels.base import Info, Kernel, Reach, Reason, State
+from gfnmc.kernels.adaptation import BranchTuning
+from gfnmc.kernels.base import Adaptation, Info, Kernel, Reach, Reason, State
 from gfnmc.kernels.composition import Cycle, Mixture
+from gfnmc.kernels.delayed_acceptance import DelayedAcceptance
+from gfnmc.kernels.discrete_langevin import DiscreteLangevin, tuned_step_size
 from gfnmc.kernels.gibbs import Gibbs
+from gfnmc.kernels.gibbs_with_gradients import GibbsWithGradients
 from gfnmc.kernels.independence import IndependenceMH
 from gfnmc.kernels.ladder import TemperingLadder, tempering_ladder
+from gfnmc.kernels.locally_balanced import LocallyBalanced
+from gfnmc.kernels.multiple_try import MultipleTrySuffix
 from gfnmc.kernels.parallel_tempering import ParallelTempering
 from gfnmc.kernels.random_walk import RandomWalk
+from gfnmc.kernels.recommended import recommended
 from gfnmc.kernels.replicas import Replicas
 from gfnmc.kernels.suffix import SuffixResampling
+from gfnmc.kernels.swendsen_wang import SwendsenWang
+from gfnmc.kernels.wolff import Wolff
 
 __all__ = [
+    "Adaptation",
+    "BranchTuning",
     "Cycle",
+    "DelayedAcceptance",
+    "DiscreteLangevin",
     "Gibbs",
+    "GibbsWithGradients",
     "IndependenceMH",
     "Info",
     "Kernel",
+    "LocallyBalanced",
     "Mixture",
+    "MultipleTrySuffix",
     "ParallelTempering",
     "RandomWalk",
     "Reach",
@@ -25,7 +41,11 @@ __all__ = [
     "Replicas",
     "State",
     "SuffixResampling",
+    "SwendsenWang",
     "TemperingLadder",
+    "Wolff",
     "branch",
+    "recommended",
     "tempering_ladder",
+    "tuned_step_size",
 ]

@@ -138,6 +138,10 @@ class Kernel(ABC):
     def may_stay(self) -> bool:
         """Whether every object has a positive probability of staying where it is."""
 
+    def adaptation(self) -> "Adaptation | None":
+        """Return what tunes the kernel in a warm-up that begins now; None where there is nothing to tune."""
+        return None
+
     def tempered(self: KernelType, inverse_temperature: InverseTemperature) -> KernelType:
         """Return the same kernel on the target to a power.
 
@@ -197,6 +201,27 @@ class Kernel(ABC):
             )
         # A role of its own: the draws may be those of the first step.
         return checked_estimate(self.target, position, draws.role("init").role("estimate"))
+
+
+class Adaptation(ABC):
+    """A warm-up in the course of which a kernel is tuned.
+
+    Its steps are followed by those of the kernel that `frozen` returns, which looks back at nothing; only the latter
+    give draws to keep.
+
+    Attributes:
+        kernel: What makes the next step.
+    """
+
+    kernel: Kernel
+
+    @abstractmethod
+    def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+        """Move every chain once by `kernel`, and learn from it; from counted cost, never from a clock."""
+
+    @abstractmethod
+    def frozen(self) -> Kernel:
+        """Return the tuned kernel, which goes on from the same states and reaches what the first one reached."""
 
 
 def check_possible(kernel: Kernel, position: Tensor, log_prob: Float64[Tensor, " chains"]) -> None:

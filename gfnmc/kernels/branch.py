@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from gfnmc.core.errors import OptionError
+from gfnmc.core.errors import CapabilityError, OptionError
+from gfnmc.environments.base import Environment
 
 
 class SuffixLaw(ABC):
@@ -151,6 +152,50 @@ class FullRestart(PrefixLaw):
 
     def log_pmf(self, max_depth: int) -> Tensor:
         return _log_table({0: 1.0}, max_depth)
+
+
+def half_restarts(environment: Environment) -> BranchLaw:
+    """Return the law that restarts from the source in half of the moves, and else undoes a part.
+
+    Restarts cross between modes; how much the others undo is uniform over all that is less. Where all objects have the
+    same length this is a suffix law, elsewhere a prefix law, under which a good pair is always accepted.
+
+    Raises:
+        CapabilityError: If the environment has no `max_depth`.
+    """
+    others = checked_max_depth(environment) - 1
+    if others < 1:
+        return FullRestart()
+    if environment.is_fixed_length:
+        return Table({**dict.fromkeys(range(1, others + 1), 1.0), others + 1: float(others)})
+    return PrefixTable({0: float(others), **dict.fromkeys(range(1, others + 1), 1.0)})
+
+
+def preferring(law: BranchLaw, log_pmf: Float64[Tensor, " depths"], place: int, floor: float) -> BranchLaw:
+    """Return `floor` times a law plus 1 - `floor` times the law that always takes one place.
+
+    Args:
+        law: A suffix law or a prefix law; so is what is returned.
+        log_pmf: Its log-probabilities.
+        place: The number of steps back, or the depth.
+        floor: What the law keeps, above 0, so that whatever it does is done now and then.
+    """
+    weights = {other: floor * chance for other, chance in enumerate(log_pmf.exp().tolist()) if chance > 0.0}
+    weights[place] = weights.get(place, 0.0) + 1.0 - floor
+    return Table(weights) if isinstance(law, SuffixLaw) else PrefixTable(weights)
+
+
+def checked_max_depth(environment: Environment) -> int:
+    """Return the length of the longest path.
+
+    Raises:
+        CapabilityError: If the environment does not declare it.
+    """
+    if environment.max_depth is None:
+        raise CapabilityError(
+            f"{type(environment).__name__} has no max_depth; declare the longest path, a bound will do"
+        )
+    return environment.max_depth
 
 
 def log_branch_probability(

@@ -2,12 +2,13 @@
 
 A cycle or a mixture of kernels that leave the target invariant leaves it invariant. A mixture of reversible kernels
 is reversible, a cycle is not. The recommended sampler is Cycle([SuffixResampling(...), RandomWalk(...)]): large steps
-between the modes, small ones within them.
+between the modes, small ones within them; `recommended` makes it.
 """
 
 import copy
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -18,13 +19,18 @@ from gfnmc.core.cost import Cost
 from gfnmc.core.draws import Draws
 from gfnmc.core.errors import OptionError
 from gfnmc.core.tempering import InverseTemperature, checked_inverse_temperature
-from gfnmc.kernels.base import CALLS, Info, Kernel, Reach, State
+from gfnmc.kernels.adaptation import Unadapted
+from gfnmc.kernels.base import CALLS, Adaptation, Info, Kernel, Reach, State
 
 CompositionType = TypeVar("CompositionType", bound="Composition")
+Step = Callable[[Draws, State], tuple[State, Info]]
 
 
 class Composition(Kernel):
-    """What cycles and mixtures share: chains start as the first kernel says, and tempering tempers every part.
+    """What cycles and mixtures share.
+
+    Chains start as the first kernel says; tempering tempers every part, and a warm-up that adapts tunes every part that
+    can be tuned.
 
     Args:
         kernels: Kernels on the same target.
@@ -51,10 +57,36 @@ class Composition(Kernel):
         return max(self.kernels, key=lambda kernel: kernel.keeps_cache).refresh(state)
 
     def tempered(self: CompositionType, inverse_temperature: InverseTemperature) -> CompositionType:
-        tempered = copy.copy(self)
+        tempered = self.of([kernel.tempered(inverse_temperature) for kernel in self.kernels])
         tempered.inverse_temperature = checked_inverse_temperature(inverse_temperature)
-        tempered.kernels = tuple(kernel.tempered(inverse_temperature) for kernel in self.kernels)
         return tempered
+
+    def of(self: CompositionType, kernels: Sequence[Kernel]) -> CompositionType:
+        """Return the same composition of other versions of its kernels, such as tempered or tuned ones."""
+        made = copy.copy(self)
+        made.kernels = tuple(kernels)
+        made.calls_per_step = self._calls_per_step(made.kernels)
+        return made
+
+    def adaptation(self) -> "PartsAdaptation | None":
+        parts = [kernel.adaptation() for kernel in self.kernels]
+        if all(part is None for part in parts):
+            return None
+        return PartsAdaptation(
+            self, [part or Unadapted(kernel) for part, kernel in zip(parts, self.kernels, strict=True)]
+        )
+
+    def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+        return self.step_by([kernel.step for kernel in self.kernels], draws, state)
+
+    @abstractmethod
+    def step_by(self, steps: Sequence[Step], draws: Draws, state: State) -> tuple[State, Info]:
+        """Move every chain once, by one step function in the place of each kernel's own."""
+
+    @staticmethod
+    @abstractmethod
+    def _calls_per_step(kernels: Sequence[Kernel]) -> int:
+        """Return the target calls of a step and chain, at most."""
 
 
 class Cycle(Composition):
@@ -70,7 +102,7 @@ class Cycle(Composition):
     def __init__(self, kernels: Sequence[Kernel]) -> None:
         super().__init__(kernels)
         self.name = " + ".join(kernel.name for kernel in kernels)
-        self.calls_per_step = sum(kernel.calls_per_step for kernel in kernels)
+        self.calls_per_step = self._calls_per_step(kernels)
         names = [kernel.name for kernel in kernels]
         self._part_names = [
             name if names.count(name) == 1 else f"{name} {1 + names[:place].count(name)}"
@@ -92,15 +124,19 @@ class Cycle(Composition):
     def may_stay(self) -> bool:
         return all(kernel.may_stay for kernel in self.kernels)
 
-    def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+    def step_by(self, steps: Sequence[Step], draws: Draws, state: State) -> tuple[State, Info]:
         infos = []
-        for place, kernel in enumerate(self.kernels):
-            state, info = kernel.step(draws.role(f"cycle{place}"), state)
+        for place, step in enumerate(steps):
+            state, info = step(draws.role(f"cycle{place}"), state)
             infos.append(info)
         parts = dict(zip(self._part_names, infos, strict=True))
         calls = {name: sum(getattr(info, name) for info in infos) for name in CALLS}
         extras = {name: value for info in infos for name, value in info.extras.items()}
         return state, infos[0]._replace(**calls, parts=parts, extras=extras)
+
+    @staticmethod
+    def _calls_per_step(kernels: Sequence[Kernel]) -> int:
+        return sum(kernel.calls_per_step for kernel in kernels)
 
 
 class Mixture(Composition):
@@ -123,7 +159,7 @@ class Mixture(Composition):
         if len(self.weights) != len(kernels) or not all(0.0 < weight < math.inf for weight in self.weights):
             raise OptionError(f"weights {self.weights} must be positive, one for each of {len(kernels)} kernels")
         self.name = " | ".join(kernel.name for kernel in kernels)
-        self.calls_per_step = max(kernel.calls_per_step for kernel in kernels)
+        self.calls_per_step = self._calls_per_step(kernels)
         table = torch.tensor(self.weights, dtype=torch.float64)
         self._log_weights = (table / table.sum()).log()
 
@@ -135,11 +171,37 @@ class Mixture(Composition):
     def may_stay(self) -> bool:
         return any(kernel.may_stay for kernel in self.kernels)
 
-    def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+    def step_by(self, steps: Sequence[Step], draws: Draws, state: State) -> tuple[State, Info]:
         chosen = draws.role("mixture").shared_categorical(self._log_weights)
-        state, info = self.kernels[chosen].step(draws.role(f"mixture{chosen}"), state)
+        state, info = steps[chosen](draws.role(f"mixture{chosen}"), state)
         # Which parts report would change from step to step, and a record has a value at every draw.
         return state, info._replace(parts={}, extras={})
+
+    @staticmethod
+    def _calls_per_step(kernels: Sequence[Kernel]) -> int:
+        return max(kernel.calls_per_step for kernel in kernels)
+
+
+class PartsAdaptation(Adaptation):
+    """The warm-up of a composition: that of each of its kernels, in the composition's order.
+
+    Args:
+        composition: What to tune.
+        parts: The warm-up of each of its kernels.
+    """
+
+    def __init__(self, composition: Composition, parts: Sequence[Adaptation]) -> None:
+        self.kernel = composition
+        self._composition = composition
+        self._parts = tuple(parts)
+
+    def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+        stepped = self._composition.step_by([part.step for part in self._parts], draws, state)
+        self.kernel = self._composition.of([part.kernel for part in self._parts])
+        return stepped
+
+    def frozen(self) -> Kernel:
+        return self._composition.of([part.frozen() for part in self._parts])
 
 
 def _checked(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gfnmc.core.cost import Cost
 from gfnmc.core.draws import PhiloxDraws
-from gfnmc.core.errors import NonFiniteEnergyError, ObjectError, OptionError
+from gfnmc.core.errors import CapabilityError, NonFiniteEnergyError, ObjectError, OptionError
 from gfnmc.core.threads import thread_limit
-from gfnmc.kernels.base import Info, Kernel, State, check_irreducible
+from gfnmc.kernels.base import Adaptation, Info, Kernel, State, check_irreducible
 from gfnmc.sampling.chains import Chains, Record
 from gfnmc.sampling.progress import progress
 
@@ -44,6 +44,7 @@ def sample(
     thinning: int = 1,
     seed: int = 0,
     init: Tensor | None = None,
+    adapt: bool = False,
     budget: Budget | None = None,
     num_threads: int | None = 1,
     progress_bar: bool = True,
@@ -61,6 +62,8 @@ def sample(
         seed: Any integer; names the run.
         init: Objects to start from, `(num_chains, *event_shape)`, or one object for all chains; by default the
             kernel draws them.
+        adapt: Whether the warm-up tunes the kernel, all chains together; kept draws come from the tuned kernel, the
+            result's `adapted_kernel`, which no longer changes.
         budget: Ends the run early; the draws kept by then are those that a longer run begins with.
         num_threads: Torch threads during the run; None leaves torch's setting alone.
         progress_bar: Whether to show progress.
@@ -69,9 +72,9 @@ def sample(
         The chains.
 
     Raises:
-        OptionError: If a count makes no sense.
+        OptionError: If a count makes no sense, or the kernel is to adapt in no warm-up.
         IrreducibilityError: If the kernel cannot reach the whole space.
-        CapabilityError: If the target is noisy and not declared unbiased.
+        CapabilityError: If the target is noisy and not declared unbiased, or the kernel has nothing to adapt.
         ObjectError: If `init` does not fit the target.
         NonFiniteEnergyError: If the target returns NaN or +inf; the message names chain and step. As with any other
             error on the way, the draws finished by then are in its attribute `chains`.
@@ -85,8 +88,9 @@ def sample(
         if value < least:
             raise OptionError(f"{name} is {value}; it must be at least {least}")
     check_irreducible(kernel)
+    adaptation = _adaptation(kernel, num_warmup) if adapt else None
     with thread_limit(num_threads), torch.no_grad():
-        run = _Run(kernel, num_chains, num_warmup, num_samples, thinning, seed, budget or Budget())
+        run = _Run(kernel, num_chains, num_warmup, num_samples, thinning, seed, budget or Budget(), adaptation)
         try:
             run.start(init)
             run.go(progress_bar)
@@ -94,6 +98,15 @@ def sample(
             run.attach(error)
             raise
         return run.chains()
+
+
+def _adaptation(kernel: Kernel, num_warmup: int) -> Adaptation:
+    if num_warmup == 0:
+        raise OptionError("a kernel adapts in the warm-up, but num_warmup is 0; give it some steps, or adapt=False")
+    adaptation = kernel.adaptation()
+    if adaptation is None:
+        raise CapabilityError(f"{kernel.name} has nothing to adapt; sample with adapt=False")
+    return adaptation
 
 
 class _Run:
@@ -108,8 +121,12 @@ class _Run:
         thinning: int,
         seed: int,
         budget: Budget,
+        adaptation: Adaptation | None,
     ) -> None:
+        # What makes the next step, and until the warm-up is over what tunes it.
         self.kernel = kernel
+        self.adaptation = adaptation
+        self.adapted_kernel: Kernel | None = None
         self.num_warmup = num_warmup
         self.num_samples = num_samples
         self.thinning = thinning
@@ -179,18 +196,30 @@ class _Run:
             self.draws.seed,
             kernel.training_cost,
             cost,
+            self.adapted_kernel,
         )
 
     def _step(self) -> Info:
         assert self.state is not None
-        self.state, info = self.kernel.step(self.draws.at(self.step), self.state)
+        stepping = self.kernel if self.adaptation is None else self.adaptation
+        self.state, info = stepping.step(self.draws.at(self.step), self.state)
         self.cost += info.cost()
         kept_steps = self.step + 1 - self.num_warmup
         recorder = self.warmup if kept_steps <= 0 else self.samples
         recorder.count(info)
         if kept_steps <= 0 or kept_steps % self.thinning == 0:
             recorder.keep(self.state, info, time.perf_counter() - self.begun)
+        if self.adaptation is not None:
+            self._adapt(self.adaptation, is_over=kept_steps == 0)
         return info
+
+    def _adapt(self, adaptation: Adaptation, *, is_over: bool) -> None:
+        if not is_over:
+            self.kernel = adaptation.kernel
+            return
+        self.kernel = self.adapted_kernel = adaptation.frozen()
+        self.adaptation = None
+        check_irreducible(self.kernel)
 
     def _is_spent(self) -> bool:
         calls, seconds = self.budget.target_calls, self.budget.seconds

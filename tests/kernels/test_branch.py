@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gfnmc.core.errors import OptionError
+from gfnmc.core.errors import CapabilityError, OptionError
+from gfnmc.environments import DiscreteEnvironment, HyperGrid, Lattice
 from gfnmc.kernels.branch import (
     Fixed,
     FullRestart,
@@ -17,9 +18,12 @@ from gfnmc.kernels.branch import (
     SuffixLaw,
     Table,
     Uniform,
+    checked_max_depth,
+    half_restarts,
     log_branch_probability,
+    preferring,
 )
-from tests.support import assert_close
+from tests.support import Stairs, assert_close
 
 SUFFIX = [Fixed(1), Fixed(3), Fixed(99), Uniform(), Uniform(low=2), Uniform(high=2), Uniform(2, 50), Geometric(0.3)]
 SUFFIX += [Geometric(0.999), Table({1: 1.0, 4: 3.0}), Table({1: 0.2, 2: 0.0, 30: 0.8, 50: 1.0})]
@@ -158,3 +162,53 @@ def test_a_geometric_law_stops_with_a_probability(stop: float) -> None:
 def test_prefix_laws_that_cannot_work_are_refused(law: PrefixLaw, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         law.log_pmf(5)
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        (Lattice((4,), (0, 1)), [0.0, 1 / 6, 1 / 6, 1 / 6, 1 / 2]),
+        (Lattice((2,), (0, 1), order="fixed"), [0.0, 1 / 2, 1 / 2]),
+        (Lattice((1,), (0, 1)), [1.0, 0.0]),
+        (HyperGrid(2, 3), [1 / 2, 1 / 6, 1 / 6, 1 / 6, 0.0]),
+        (Stairs(1), [1.0, 0.0]),
+    ],
+    ids=["four sites", "two sites", "one site", "grid", "one stair"],
+)
+def test_half_of_the_moves_restart(environment: DiscreteEnvironment, wanted: list[float]) -> None:
+    law = half_restarts(environment)
+    max_depth = checked_max_depth(environment)
+    log_pmf = law.log_pmf(1, max_depth) if isinstance(law, SuffixLaw) else law.log_pmf(max_depth)
+    assert_close(log_pmf.exp(), torch.tensor(wanted, dtype=torch.float64), 1e-14)
+    # A prefix law cancels where lengths differ.
+    assert isinstance(law, PrefixLaw) or environment.is_fixed_length
+
+
+def test_a_law_needs_the_longest_path() -> None:
+    endless = HyperGrid(2, 3)
+    endless.max_depth = None
+    for ask in (half_restarts, checked_max_depth):
+        with pytest.raises(CapabilityError, match="HyperGrid has no max_depth; declare the longest path"):
+            ask(endless)
+
+
+@pytest.mark.parametrize("floor", [0.2, 0.9])
+@pytest.mark.parametrize("law", [Uniform(), Geometric(0.3), Table({1: 1.0, 30: 3.0}), Fixed(2)], ids=str)
+def test_a_preference_keeps_its_share_of_a_suffix_law(law: SuffixLaw, floor: float) -> None:
+    log_pmf = law.log_pmf(1, 5)
+    for place in (1, 5):
+        preferred = preferring(law, log_pmf, place, floor)
+        assert isinstance(preferred, SuffixLaw)
+        wanted = floor * log_pmf.exp()
+        wanted[place] += 1.0 - floor
+        assert_close(preferred.log_pmf(1, 5).exp(), wanted, 1e-14)
+
+
+@pytest.mark.parametrize("law", [PrefixUniform(), PrefixUniform(high=2), FullRestart()], ids=str)
+def test_a_preference_keeps_its_share_of_a_prefix_law(law: PrefixLaw) -> None:
+    log_pmf = law.log_pmf(5)
+    preferred = preferring(law, log_pmf, 3, 0.25)
+    assert isinstance(preferred, PrefixLaw)
+    wanted = 0.25 * log_pmf.exp()
+    wanted[3] += 0.75
+    assert_close(preferred.log_pmf(5).exp(), wanted, 1e-14)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from gfnmc.core.cost import Cost
-from gfnmc.core.draws import PhiloxDraws
+from gfnmc.core.draws import Draws, PhiloxDraws
 from gfnmc.core.errors import (
+    CapabilityError,
     EnergyError,
     GfnmcError,
     IrreducibilityError,
@@ -19,7 +20,8 @@ from gfnmc.core.errors import (
     OptionError,
 )
 from gfnmc.environments import HyperGrid, Lattice
-from gfnmc.kernels import Cycle, IndependenceMH, Kernel, Mixture, RandomWalk, SuffixResampling, branch
+from gfnmc.kernels import Cycle, IndependenceMH, Info, Kernel, Mixture, RandomWalk, State, SuffixResampling, branch
+from gfnmc.kernels.base import Adaptation
 from gfnmc.policies import GFlowNet, Path
 from gfnmc.sampling import Budget, Chains, Record, loop, sample
 from gfnmc.targets import HyperGrid as HyperGridTarget
@@ -385,3 +387,128 @@ def test_any_integer_names_a_run(seed: int) -> None:
     assert_same_draws(run(walk, seed=seed).samples, run(walk, seed=seed).samples)
     assert not torch.equal(run(walk, seed=seed).x, run(walk, seed=seed + 1).x)
     assert run(walk, seed=seed).seed == seed
+
+
+RING = Ising((4,), 0.4)
+CHAIN = Lattice.for_target(RING, order="fixed")
+ADAPTING: dict[str, Callable[[], Kernel]] = {
+    "grid in a cycle": lambda: Cycle(
+        [SuffixResampling(random_pair(GRID), GRID_TARGET, branch.PrefixUniform()), RandomWalk(GRID, GRID_TARGET)]
+    ),
+    "ring in a mixture": lambda: Mixture([SuffixResampling(random_pair(CHAIN), RING), RandomWalk(CHAIN, RING)]),
+    "ring, shared": lambda: SuffixResampling(network_pair(CHAIN), RING, branching="shared"),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTING)
+def test_an_adapting_warm_up_is_followed_by_steps_of_the_frozen_kernel(name: str) -> None:
+    kernel = ADAPTING[name]()
+    chains = run(kernel, 40, 6, 20, adapt=True)
+    plain = run(kernel, 40, 6, 20)
+    # A law is tuned after the warm-up, which is what it would have been.
+    assert_same_draws(chains.warmup, plain.warmup)
+    assert not torch.equal(chains.x, plain.x)
+    assert plain.adapted_kernel is None
+    frozen = chains.adapted_kernel
+    assert frozen is not None and frozen is not kernel
+    assert chains.kernel_name == plain.kernel_name == kernel.name == frozen.name
+    draws = PhiloxDraws(3, "chain", 40)
+    adaptation = kernel.adaptation()
+    assert adaptation is not None
+    state = kernel.init(kernel.start(draws.role("start")))
+    for step in range(20):
+        state, _ = adaptation.step(draws.at(step), state)
+    by_hand = adaptation.frozen()
+    for step in range(6):
+        state, _ = by_hand.step(draws.at(20 + step), state)
+        assert is_identical(state.position, chains.x[:, step])
+    # What was kept says how the kernel is to be used again.
+    again = run(frozen, 40, 1, init=chains.x[:, -1])
+    assert again.num_samples == 1
+
+
+@pytest.mark.parametrize("name", ADAPTING)
+def test_adaptation_repeats_and_knows_no_clock(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    wanted = run(ADAPTING[name](), 30, 8, 15, adapt=True)
+    clock = iter(range(0, 10_000_000, 977))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    again = run(ADAPTING[name](), 30, 8, 15, adapt=True)
+    assert_same_draws(again.warmup, wanted.warmup)
+    assert_same_draws(again.samples, wanted.samples)
+    short = run(ADAPTING[name](), 30, 3, 15, adapt=True)
+    assert_same_draws(short.samples, part(wanted.samples, draws=slice(0, 3)))
+
+
+@pytest.mark.parametrize("thinning", [1, 3])
+def test_the_costs_of_an_adapting_run_are_counted_exactly(thinning: int) -> None:
+    target = CountingTarget(GRID_TARGET)
+    kernel = Cycle([SuffixResampling(random_pair(GRID), target, branch.PrefixUniform()), RandomWalk(GRID, target)])
+    chains = run(kernel, 30, 5, 10, thinning=thinning, adapt=True)
+    assert chains.adapted_kernel is not None
+    assert chains.sampling_cost.target_calls == target.num_rows
+
+
+def test_adapting_without_a_warm_up_or_anything_to_adapt_is_refused() -> None:
+    target = CountingTarget(GRID_TARGET)
+    with pytest.raises(OptionError, match="adapts in the warm-up, but num_warmup is 0"):
+        run(grid_cycle(target), adapt=True)
+    with pytest.raises(CapabilityError, match="random walk has nothing to adapt; sample with adapt=False"):
+        run(RandomWalk(GRID, target), num_warmup=5, adapt=True)
+    assert target.num_calls == 0
+
+
+class Trying(Adaptation):
+    """Steps of a walk; each says that the next asks one call less; `found` is what is frozen."""
+
+    def __init__(self, kernel: Kernel, found: Kernel, calls_per_step: int) -> None:
+        self.kernel = Claiming(kernel.target, found, calls_per_step)
+        self.found = found
+
+    def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+        stepped = self.kernel.step(draws, state)
+        self.kernel = Claiming(self.kernel.target, self.found, max(self.kernel.calls_per_step - 1, 1))
+        return stepped
+
+    def frozen(self) -> Kernel:
+        return self.found
+
+
+class Claiming(RandomWalk):
+    """A walk that claims to ask a number of calls a step."""
+
+    def __init__(self, target: Target, found: Kernel, calls_per_step: int) -> None:
+        super().__init__(GRID, target)
+        self.found = found
+        self.calls_per_step = calls_per_step
+
+    def adaptation(self) -> Adaptation:
+        return Trying(self, self.found, self.calls_per_step)
+
+
+@pytest.mark.parametrize(("first", "calls", "num_warmup"), [(6, 600, 4), (6, 70, 1), (2, 1_000, 8)])
+def test_a_budget_counts_what_the_adapting_kernel_may_cost(first: int, calls: int, num_warmup: int) -> None:
+    # 10 chains: a start of 10 calls, then steps of 10 that are only begun where what they claim still fits.
+    target = CountingTarget(GRID_TARGET)
+    kernel = Claiming(target, RandomWalk(GRID, target), first)
+    chains = run(kernel, 10, 200, num_warmup, adapt=True, budget=Budget(calls))
+    assert chains.sampling_cost.target_calls == target.num_rows <= calls
+    # The frozen kernel claims one call a step, so nothing is left over.
+    assert chains.num_samples == min(200, (calls - 10) // 10 - num_warmup)
+    with pytest.raises(OptionError, match="the budget ended after 0 steps"):
+        run(kernel, 10, 200, num_warmup, adapt=True, budget=Budget(10 + 10 * first - 1))
+
+
+def test_an_error_in_an_adapting_warm_up_keeps_its_draws() -> None:
+    with pytest.raises(NonFiniteEnergyError) as caught:
+        target = CountingTarget(GRID_TARGET, trap_at=4, trap=spoil_row_two(math.nan))
+        run(Claiming(target, RandomWalk(GRID, target), 1), 5, 10, 6, adapt=True)
+    assert caught.value.step == 3
+    assert (caught.value.chains.num_warmup, caught.value.chains.num_samples) == (3, 0)
+    assert caught.value.chains.adapted_kernel is None
+
+
+def test_a_frozen_kernel_that_lost_its_reach_is_refused_with_the_warm_up() -> None:
+    stuck = SuffixResampling(random_pair(GRID), GRID_TARGET, branch.Fixed(2))
+    with pytest.raises(IrreducibilityError, match="suffix resampling cannot reach every object") as caught:
+        run(Claiming(GRID_TARGET, stuck, 1), 5, 10, 6, adapt=True)
+    assert caught.value.chains.num_warmup == 6
