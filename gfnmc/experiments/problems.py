@@ -164,7 +164,7 @@ PROBLEMS: dict[str, Problem] = {
         _bits(120),
         Problem(
             name="variables-diabetes",
-            description="which of 20 covariates explain the progress of diabetes in 442 patients; 1,048,576 models",
+            description="which of 20 covariates explain the course of diabetes, 442 patients; 1,048,576 models",
             target=VariableSelection.diabetes,
             environment=_in_reading_order,
         ),
@@ -177,15 +177,15 @@ PROBLEMS: dict[str, Problem] = {
         ),
         Problem(
             name="change-points-nile",
-            description="when the mean flow of the Nile changed, 1871 to 1970; 99 places, exact by dynamic programming",
+            description="when the flow of the Nile changed, 1871-1970: 99 places, exact by dynamic programming",
             target=ChangePoints.nile,
             environment=_in_reading_order,
         ),
         *(
             Problem(
                 name=f"dag-{num_nodes}",
-                description=f"which directed acyclic graph of {num_nodes} nodes made 100 rows of data; exact "
-                f"{'by enumeration of 29,281 graphs' if num_nodes == 5 else 'edge probabilities'}",
+                description=f"which acyclic graph of {num_nodes} nodes made 100 rows of data; "
+                f"{'29,281 graphs' if num_nodes == 5 else 'exact edge probabilities'}",
                 target=functools.partial(DAGPosterior.simulated, num_nodes),
                 environment=DAGs.for_target,
                 training=_SMALL_SPACE if num_nodes == 5 else TrainingConfig(),

@@ -173,7 +173,7 @@ def test_the_version_is_the_packages() -> None:
 def test_an_unknown_target_is_refused_in_one_line_with_near_names(command: list[str]) -> None:
     said = refused(command[0], "hypergrid", *command[1:])
     assert len(said.splitlines()) == 1
-    assert "did you mean hypergrid-8x8x8x8?" in said
+    assert "did you mean hypergrid-64x64?" in said
     assert all(name in said for name in PROBLEMS)
 
 

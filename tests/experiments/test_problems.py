@@ -45,7 +45,7 @@ def test_the_truth_of_a_problem_is_known_and_its_modes_are_consistent(name: str)
     if modes is not None:
         assert modes.assign(modes.examples).tolist() == list(range(len(modes)))
     if exact is not None and exact.mode_masses is not None:
-        assert min(exact.mode_masses) > 0.009
+        assert min(exact.mode_masses) > 1e-4
         assert sum(exact.mode_masses) <= 1.0 + 1e-12
 
 
@@ -75,7 +75,7 @@ def test_a_problem_without_a_branch_law_uses_the_kernels() -> None:
     assert [part.name for part in kernel.kernels] == ["suffix resampling", "random walk"]
 
 
-@pytest.mark.parametrize(("name", "near"), [("tfbind-klf", "tfbind-klf1"), ("hypergrid", "hypergrid-8x8x8x8")])
+@pytest.mark.parametrize(("name", "near"), [("tfbind-klf", "tfbind-klf1"), ("hypergrid", "hypergrid-64x64")])
 def test_an_unknown_name_gets_the_nearest_one(name: str, near: str) -> None:
     with pytest.raises(OptionError, match=f"did you mean {near}"):
         find_problem(name)
