@@ -26,6 +26,7 @@ from gfnmc.core.errors import OptionError
 @click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds; the suite's by default.")
 @click.option("--samples", type=click.IntRange(min=4), help="Kept draws a chain of the default cycle; the suite's.")
 @click.option("--chains", type=click.IntRange(min=2), help="Chains side by side; the suite's.")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps; set with the target by default.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run; go on with the same.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Torch threads.")
 @click.pass_context
@@ -39,6 +40,7 @@ def benchmark(
     seeds: int | None,
     samples: int | None,
     chains: int | None,
+    steps: int | None,
     out: Path,
     threads: int,
 ) -> None:
@@ -57,7 +59,13 @@ def benchmark(
     samplers = [find_sampler(name) for name in kernels or chosen.samplers]
     if budget is None and all(sampler.name != DEFAULT for sampler in samplers):
         samplers.insert(0, find_sampler(DEFAULT))
-    options: dict[str, Any] = {"budget": budget, "seconds": seconds, "num_samples": samples, "num_chains": chains}
+    options: dict[str, Any] = {
+        "budget": budget,
+        "seconds": seconds,
+        "num_samples": samples,
+        "num_chains": chains,
+        "training_steps": steps,
+    }
     plan = replace(chosen.plan, **{name: value for name, value in options.items() if value is not None})
     if len({problem.name for problem in problems}) < len(problems):
         raise OptionError("a target is named twice; name each once")

@@ -13,7 +13,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Plan:
         budget: Priced target calls of every sampler, training included; None for what the default cycle spends.
         seconds: Most seconds of sampling of every other sampler in a cell; None for what the default cycle spends,
             training included.
+        training_steps: Training steps of each pair; None for what is set with the target.
     """
 
     num_chains: int = 256
@@ -52,12 +53,13 @@ class Plan:
     num_warmup: int = 100
     budget: float | None = None
     seconds: float | None = None
+    training_steps: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("num_chains", 2), ("num_samples", 4), ("num_warmup", 0)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("budget", "seconds"):
+        for name in ("budget", "seconds", "training_steps"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be positive, or None")
 
@@ -213,10 +215,13 @@ class _Bench:
             path = self.folder / f"seed{seed}.safetensors"
             if not path.exists():
                 _log.info("training a pair for %s, seed %d", self.problem.name, seed)
+                config = self.problem.training
+                if self.plan.training_steps is not None:
+                    config = replace(config, num_steps=self.plan.training_steps)
                 trained = train(
                     self.environment,
                     self.target,
-                    config=self.problem.training,
+                    config=config,
                     seed=seed,
                     num_threads=self.num_threads,
                     progress_bar=False,
@@ -238,7 +243,8 @@ def _open(out: Path, plan: Plan) -> None:
     """Make the folder, or hold it to the plan that its cells were run with."""
     path = out / "settings.json"
     if path.exists():
-        found = _read(path)
+        # What an earlier version did not write has its default.
+        found = asdict(Plan()) | _read(path)
         if found != asdict(plan):
             changed = ", ".join(name for name, value in asdict(plan).items() if found.get(name) != value)
             raise OptionError(

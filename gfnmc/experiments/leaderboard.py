@@ -162,18 +162,19 @@ def _largest_error(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
     """
     errors = {}
     for name, cells in _by_statistic(figures).items():
-        if len(cells) == len(figures) and all(error for _, error in cells):
+        known = [error for _, error in cells if error]
+        if len(known) == len(figures):
             off = math.fsum(deviation for deviation, _ in cells)
-            errors[name] = abs(off) / math.sqrt(math.fsum(error**2 for _, error in cells))
+            errors[name] = abs(off) / math.sqrt(math.fsum(error**2 for error in known))
     if not errors:
         return None
     worst = max(errors, key=lambda name: errors[name])
     return {"statistic": worst, "standard_errors": errors[worst]}
 
 
-def _by_statistic(figures: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+def _by_statistic(figures: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float | None]]]:
     """Return deviations from the exact mean, with standard errors, of every statistic and mode that has one."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[tuple[float, float | None]]] = {}
     for sampler in figures:
         for row in sampler["statistics"]:
             if row["exact"] is not None:
