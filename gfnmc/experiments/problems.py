@@ -53,9 +53,10 @@ class Problem:
         return recommended(pair, target, self.branch)
 
 
-# In a space of some thousand objects a pair can learn them all from its own objects while the reward grows. That covers
-# what lies between the modes too, which seeds hardly ever show, and costs a tenth of their calls.
-_SMALL_SPACE = TrainingConfig(
+# In a space of some thousand objects, or at a transition where hot and cold meet without a barrier, a pair can learn from
+# its own objects while the reward grows. That covers what lies between the modes too, which seeds hardly ever show, and
+# costs a tenth of their calls.
+_ANNEALED = TrainingConfig(
     num_steps=1_500,
     seeding="none",
     batch_size=192,
@@ -67,7 +68,7 @@ _SMALL_SPACE = TrainingConfig(
     num_layers=1,
     stop_at_acceptance=2.0,
 )
-_TF_BINDING = replace(_SMALL_SPACE, num_steps=3_000, anneal_until=0.6)
+_TF_BINDING = replace(_ANNEALED, num_steps=3_000, anneal_until=0.6)
 
 
 def _in_reading_order(target: Target) -> DiscreteEnvironment:
@@ -95,7 +96,7 @@ def _hypergrid(num_dims: int, side: int, r0: float) -> Problem:
         f"{side**num_dims:,} objects",
         target=lambda: HyperGridTarget(num_dims, side, r0=r0),
         environment=HyperGrid.for_target,
-        training=_SMALL_SPACE,
+        training=_ANNEALED,
     )
 
 
@@ -123,6 +124,7 @@ def _potts(side: int, num_states: int, coupling: float) -> Problem:
         "exact log Z",
         target=lambda: Potts((side, side), num_states=num_states, coupling=coupling),
         environment=_in_reading_order,
+        training=_ANNEALED,
     )
 
 
@@ -134,7 +136,7 @@ def _bits(num_bits: int, **options: Any) -> Problem:
         f"{', 65,536 objects' if num_bits == 16 else ''}",
         target=lambda: BitSequences(num_bits, **options),
         environment=_in_reading_order,
-        training=_SMALL_SPACE if num_bits <= 20 else TrainingConfig(),
+        training=_ANNEALED if num_bits <= 20 else TrainingConfig(),
     )
 
 
@@ -143,7 +145,7 @@ PROBLEMS: dict[str, Problem] = {
     for problem in (
         *(_tf_binding(factor, 40.0) for factor in ("KLF1", "WT1", "SNAI2", "SIX6")),
         _hypergrid(4, 8, 1e-3),
-        _ising(4, 0.7, training=_SMALL_SPACE),
+        _ising(4, 0.7, training=_ANNEALED),
         _ising(8, 0.4407),
         _potts(6, 3, 1.0050),
         Problem(
@@ -173,7 +175,7 @@ PROBLEMS: dict[str, Problem] = {
             description="which of 16 covariates in blocks of near twins explain made-up data; 65,536 models",
             target=VariableSelection.collinear,
             environment=_in_reading_order,
-            training=_SMALL_SPACE,
+            training=_ANNEALED,
         ),
         Problem(
             name="change-points-nile",
@@ -188,7 +190,7 @@ PROBLEMS: dict[str, Problem] = {
                 f"{'29,281 graphs' if num_nodes == 5 else 'exact edge probabilities'}",
                 target=functools.partial(DAGPosterior.simulated, num_nodes),
                 environment=DAGs.for_target,
-                training=_SMALL_SPACE if num_nodes == 5 else TrainingConfig(),
+                training=_ANNEALED if num_nodes == 5 else TrainingConfig(),
             )
             for num_nodes in (5, 8)
         ),
