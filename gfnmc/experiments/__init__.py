@@ -3,6 +3,7 @@
 from gfnmc.experiments.benchmark import Plan, run_benchmark
 from gfnmc.experiments.compare import Comparison, compare
 from gfnmc.experiments.leaderboard import leaderboard
+from gfnmc.experiments.own_model import Model, load_model
 from gfnmc.experiments.problems import PROBLEMS, Problem, find_problem
 from gfnmc.experiments.samplers import SAMPLERS, Sampler, find_sampler
 from gfnmc.experiments.suites import SUITES, Suite, find_suite
@@ -12,6 +13,7 @@ __all__ = [
     "SAMPLERS",
     "SUITES",
     "Comparison",
+    "Model",
     "Plan",
     "Problem",
     "Sampler",
@@ -21,5 +23,6 @@ __all__ = [
     "find_sampler",
     "find_suite",
     "leaderboard",
+    "load_model",
     "run_benchmark",
 ]

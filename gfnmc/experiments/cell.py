@@ -83,7 +83,8 @@ def run_cell(
     target = kernel.target
     options: dict[str, Any] = {
         "num_chains": num_chains,
-        "seed": seed,
+        # Chains of one seed that restart now and then forget their starts and become the same chain.
+        "seed": 2 * seed + (start == DISPERSED),
         "num_threads": num_threads,
         "progress_bar": False,
         "init": starts(target, kernel.environment, start, num_chains, seed),
