@@ -1,4 +1,4 @@
-"""The command line: `gfnmc targets | train | sample | compare`."""
+"""The command line: `gfnmc targets | train | sample | compare | benchmark | check`."""
 
 from gfnmc.cli.main import main
 

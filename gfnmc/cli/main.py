@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gfnmc.cli.benchmark import benchmark
+from gfnmc.cli.check import check
 from gfnmc.core.errors import GfnmcError, OptionError, StorageError
 
 if TYPE_CHECKING:
@@ -360,3 +361,4 @@ def _show(comparison: Any) -> None:
 
 
 main.add_command(benchmark)
+main.add_command(check)

@@ -19,7 +19,12 @@ from gfnmc.core.errors import CapabilityError, ObjectError
 from gfnmc.core.lookup import RowIndex
 from gfnmc.kernels.base import Kernel
 
-_MAX_ROWS = 2**21
+MAX_ROWS = 2**21
+"""Most sequences of decisions that are followed side by side, unless told otherwise."""
+
+
+class TooManyDecisionsError(CapabilityError):
+    """A step has more sequences of decisions than can be followed."""
 
 
 class _SharedDecisionNeeded(Exception):
@@ -121,43 +126,53 @@ class Enumeration:
     result: Tensor
 
 
-def enumerate_decisions(fn: Callable[[Draws, Int64[Tensor, " rows"]], Tensor], num_rows: int) -> Enumeration:
+def enumerate_decisions(
+    fn: Callable[[Draws, Int64[Tensor, " rows"]], Tensor], num_rows: int, *, max_rows: int = MAX_ROWS
+) -> Enumeration:
     """Run a function under every sequence of its random decisions.
 
     Args:
         fn: Called with draws and, for each of their rows, the row of the question it stands for; returns a tensor
             with the answers, row by row. It must decide by these draws only.
         num_rows: Rows of the question.
+        max_rows: Most sequences to follow side by side.
 
     Raises:
-        CapabilityError: If there are too many sequences to follow.
+        TooManyDecisionsError: If there are more sequences than `max_rows`; it is a CapabilityError.
     """
-    outcomes = [piece for shared in _shared_scripts(fn) for piece in _follow(fn, num_rows, shared)]
+    outcomes = [piece for shared in _shared_scripts(fn) for piece in _follow(fn, num_rows, shared, max_rows)]
     rows, weights, results = zip(*outcomes, strict=True)
     return Enumeration(torch.cat(rows), torch.cat(weights), torch.cat(results))
 
 
-def transition_matrix(kernel: Kernel, objects: Tensor) -> Float64[Tensor, "objects objects"]:
+def transition_matrix(
+    kernel: Kernel, objects: Tensor, *, max_rows: int = MAX_ROWS
+) -> Float64[Tensor, "objects objects"]:
     """Return the probability of going from each object to each other in one production step of a kernel.
 
     Args:
         kernel: Any kernel of a small space, whose next step depends on the object alone.
         objects: Every object with positive density, once.
+        max_rows: Most sequences of decisions to follow side by side.
 
     Raises:
-        CapabilityError: If there are too many sequences of decisions to follow, or the target is noisy, so that the
-            next step depends on the estimate too; enumerate both with `move_matrix`.
+        TooManyDecisionsError: If there are more sequences of decisions than `max_rows`.
+        CapabilityError: If the target is noisy, so that the next step depends on the estimate too; enumerate both
+            with `move_matrix`.
     """
 
     def end_positions(draws: Draws, rows: Tensor) -> Tensor:
         state, _ = kernel.step(draws, kernel.init(objects[rows]))
         return state.position
 
-    return move_matrix(end_positions, objects)
+    return move_matrix(end_positions, objects, max_rows=max_rows)
 
 
 def move_matrix(
-    move: Callable[[Draws, Int64[Tensor, " rows"]], Tensor], points: Shaped[Tensor, "points *point"]
+    move: Callable[[Draws, Int64[Tensor, " rows"]], Tensor],
+    points: Shaped[Tensor, "points *point"],
+    *,
+    max_rows: int = MAX_ROWS,
 ) -> Float64[Tensor, "points points"]:
     """Return the probability of going from each point to each other by any move, such as a step of joint replicas.
 
@@ -165,12 +180,13 @@ def move_matrix(
         move: Called with draws and, for each of their rows, the place in `points` that it starts from; returns where
             the rows end, as points. It must decide by these draws only.
         points: Every point of the space, once, as rows of integers.
+        max_rows: Most sequences of decisions to follow side by side.
 
     Raises:
-        CapabilityError: If there are too many sequences of decisions to follow.
+        TooManyDecisionsError: If there are more sequences of decisions than `max_rows`.
         ObjectError: If a move ends outside the points.
     """
-    found = enumerate_decisions(move, len(points))
+    found = enumerate_decisions(move, len(points), max_rows=max_rows)
     place = RowIndex(points).find(found.result)
     if (place < 0).any():
         raise ObjectError(f"a move ends at {found.result[place < 0][0].tolist()}, which is not among the points")
@@ -194,15 +210,15 @@ def _shared_scripts(fn: Callable[[Draws, Tensor], Tensor]) -> Iterator[list[int]
 
 
 def _follow(
-    fn: Callable[[Draws, Tensor], Tensor], num_rows: int, shared: list[int]
+    fn: Callable[[Draws, Tensor], Tensor], num_rows: int, shared: list[int], max_rows: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield the completed rows of each run."""
     rows = torch.arange(num_rows)
     scripts = torch.zeros(num_rows, 1, dtype=torch.int64)
     lengths = torch.zeros(num_rows, dtype=torch.int64)
     while len(rows):
-        if len(rows) > _MAX_ROWS:
-            raise CapabilityError(f"more than {_MAX_ROWS} sequences of decisions; enumerate a smaller environment")
+        if len(rows) > max_rows:
+            raise TooManyDecisionsError(f"more than {max_rows} sequences of decisions; enumerate a smaller environment")
         draws = ScriptedDraws(scripts, lengths, shared)
         result = fn(draws, rows)
         pending, laws = draws.pending()

@@ -20,11 +20,14 @@ from gfnmc.training import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("gfnmc/**/*.md")])
-EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+# A model alone is no program; tests/cli/test_check.py and test_benchmark.py run it.
+EXAMPLES = [path for path in sorted(ROOT.glob("examples/*.py")) if "__main__" in path.read_text(encoding="utf-8")]
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 _TINY = {
+    "benchmark": ["--steps", "4", "--chains", "4", "--samples", "16", "--seconds", "0.2", "--seeds", "1"],
+    "check": [],
     "compare": ["--steps", "4", "--chains", "4", "--samples", "16", "--warmup", "4", "--quiet"],
     "sample": ["--chains", "4", "--samples", "16", "--warmup", "4", "--quiet"],
     "targets": [],
@@ -112,7 +115,8 @@ def _named_in_code(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["", "targets", "environments", "policies", "objectives", "kernels", "diagnostics", "training"]
+    "module",
+    ["", "targets", "environments", "policies", "objectives", "kernels", "diagnostics", "training", "testing"],
 )
 def test_the_library_page_lists_every_public_name(module: str) -> None:
     public = importlib.import_module(f"gfnmc.{module}" if module else "gfnmc").__all__
