@@ -100,6 +100,7 @@ def _tempered(local: Callable[[Setting], Kernel]) -> Callable[[Setting], Kernel]
     def make(setting: Setting) -> Kernel:
         kernel = local(setting)
         ladder = tempering_ladder(kernel, num_chains=_LADDER_CHAINS, seed=setting.seed)
+        # What tuning the local kernel cost is charged to the tempered one by itself.
         return _charged(ParallelTempering(kernel, ladder.inverse_temperatures), ladder.cost)
 
     return make
@@ -143,6 +144,7 @@ SAMPLERS: dict[str, Sampler] = {
         Sampler("tempered Gibbs", "tempering", _tempered(_gibbs)),
         Sampler("tempered locally balanced", "tempering", _tempered(_locally_balanced)),
         Sampler("tempered Gibbs with gradients", "tempering", _tempered(_gibbs_with_gradients)),
+        Sampler("tempered discrete Langevin", "tempering", _tempered(_langevin)),
         Sampler("Wolff", "cluster", lambda at: Wolff(at.environment, at.target)),
         Sampler("Swendsen-Wang", "cluster", lambda at: SwendsenWang(at.environment, at.target)),
     )
