@@ -200,7 +200,8 @@ def _indicators(modes: list[Document]) -> list[Document]:
 
 
 def _worst(chains: Chains, rows: list[Document]) -> Document:
-    """Return the statistic with the smallest bulk ESS; one that never moved is worse than any."""
+    """Return the statistic with the smallest bulk ESS; one that never moved is worse than any, unless it should not."""
+    rows = [row for row in rows if not _is_settled(row, chains.num_chains * chains.num_samples)] or rows
     slowest = min(rows, key=lambda row: -math.inf if row["ess_bulk"] is None else row["ess_bulk"])
     rated = [row for row in rows if row["r_hat"] is not None]
     disagreeing = max(rated, key=lambda row: float(row["r_hat"])) if rated else slowest
@@ -217,6 +218,12 @@ def _worst(chains: Chains, rows: list[Document]) -> Document:
         "ess_bulk_per_second_with_training": None if ess is None else ess / total.seconds,
         "ess_bulk_per_1000_calls_with_training": None if ess is None else 1_000 * ess / total.target_calls,
     }
+
+
+def _is_settled(row: Document, num_draws: int) -> bool:
+    """Say whether a statistic never moved and is right so: draws of the exact law would not be expected to differ."""
+    exact = row.get("exact")
+    return row["ess_bulk"] is None and exact is not None and abs(row["mean"] - exact) * num_draws < 1.0
 
 
 def _switches(chains: Chains) -> float | None:

@@ -31,6 +31,7 @@ from gfnmc.kernels import (
     SuffixResampling,
 )
 from gfnmc.kernels.branch import PrefixUniform
+from gfnmc.kernels.metropolis import Proposal
 from gfnmc.policies import GFlowNet, UniformPolicy
 from gfnmc.report import render
 from gfnmc.sampling import Chains
@@ -243,6 +244,35 @@ def test_chains_that_never_move_have_no_effective_draws(comparison: Comparison) 
     assert still["modes"][1]["found_after_calls"] is None
     assert all(statistic["ess_bulk"] is None for statistic in still["statistics"])
     assert "spins up" in still["verdict"]
+
+
+@pytest.mark.parametrize(("tilt", "worst"), [(60.0, {"log_prob", "second"}), (4.0, {"first"})])
+def test_a_statistic_that_should_not_move_is_not_the_worst(tilt: float, worst: set[str]) -> None:
+    # The first bit is 1 but for one time in e^tilt; a run that never sees its 0 is right at 60 and wrong at 4.
+    target = from_function(
+        lambda x: tilt * x[:, 0] + 0.5 * x[:, 1],
+        (2,),
+        values=(0, 1),
+        statistics={"first": lambda x: x[:, 0], "second": lambda x: x[:, 1]},
+    )
+    second_bit_only = from_second_bit(target)
+    figures = compare(
+        {"it": second_bit_only}, target, num_chains=8, num_samples=200, init=torch.tensor([1, 0]), progress_bar=False
+    ).document["samplers"][0]
+    assert figures["worst"]["statistic"] in worst
+    assert ("never moved" in figures["verdict"]) == (worst == {"first"})
+
+
+def from_second_bit(target: Target) -> Kernel:
+    """A kernel that flips the second bit only, and claims to reach everything."""
+    lattice = Lattice.for_target(target, order="fixed")
+
+    class Half(RandomWalk):
+        def _propose(self, draws: Draws, position: Tensor) -> Proposal:
+            proposal = super()._propose(draws, position)
+            return proposal._replace(position=torch.stack([position[:, 0], 1 - position[:, 1]], 1))
+
+    return Half(lattice, target)
 
 
 def test_the_first_mode_is_found_after_training_and_the_first_step(comparison: Comparison) -> None:
