@@ -1,12 +1,17 @@
 """What the cells of a benchmark say together: rows of samplers by target, who wins, and when training has paid.
 
-Rates of mode switches are pooled over cells; where none was seen they are the upper 95 % bound of a Poisson rate, 3.0
-events in the calls or seconds spent. Effective sample sizes are those of the worst mode indicator, or of the worst
-statistic where modes are not known. Training has paid after
+Rates of mode switches are those of the cells that start in one mode, taken together: a chain from a dispersed start
+changes its mode while it settles and may never do so again. Where no switch was seen they are the upper 95 % bound of a
+Poisson rate, 3.0 events in the calls or seconds spent.
+
+Effective sample sizes are those of the worst mode indicator, or of the worst statistic where modes are not known. Where
+chains disagree (R-hat above `MOST_R_HAT`) there are none: many chains that each stay where they began would otherwise
+count as one effective sample each, and more than that from dispersed starts. Training has paid after
 
     N* = cost of training / (cost of an effective sample of the best local baseline - cost of one of the default cycle)
 
-effective samples, in calls and in seconds apart.
+effective samples, in calls and in seconds apart. To a baseline without effective samples a mode switch counts as one,
+which flatters it: of two modes with symmetric rates there are as many effective samples of the indicator as switches.
 """
 
 import datetime
@@ -17,11 +22,15 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from gfnmc.experiments.cell import ONE_MODE
 from gfnmc.experiments.document import versions
 from gfnmc.experiments.leaderboard_words import target_words, verdict
 from gfnmc.experiments.samplers import DEFAULT
 
 SCHEMA = "gfnmc.leaderboard/1"
+
+MOST_R_HAT = 1.1
+"""R-hat above which draws are not counted as effective ones."""
 
 _POISSON_95 = -math.log(0.05)
 _RANKS = {"ok": 0, "unconverged": 1, "stuck": 2}
@@ -93,15 +102,16 @@ def _row(cells: Sequence[Cell]) -> Row:
     figures = [result["figures"] for result in run]
     worst = max(figures, key=lambda sampler: _RANKS[sampler["status"]])
     found = [result["discovery"] for result in run]
+    settled = [cell["result"] for cell in cells if cell["result"] is not None and cell["start"] == ONE_MODE] or run
     return head | {
         "status": worst["status"],
         "reason": worst["verdict"],
         "modes_found": min(sampler["modes_found"] for sampler in figures),
         "calls_to_all_modes": None if None in found else median(each["calls"] for each in found),
         "seconds_to_all_modes": None if None in found else median(each["seconds"] for each in found),
-        "switches_per_million_calls": _rate(run, "calls", 1e6),
-        "switches_per_second": _rate(run, "seconds", 1.0),
-        "round_trips_per_million_calls": _round_trips(run),
+        "switches_per_million_calls": _rate(settled, "calls", 1e6),
+        "switches_per_second": _rate(settled, "seconds", 1.0),
+        "round_trips_per_million_calls": _round_trips(settled),
         "acceptance": median(sampler["acceptance"]["overall"] for sampler in figures),
         "worst_mode_ess": min(map(_worst_ess, figures)) or None,
         **_ess_per_cost(run),
@@ -116,8 +126,13 @@ def _row(cells: Sequence[Cell]) -> Row:
 def _worst_ess(sampler: Mapping[str, Any]) -> float:
     """Return the effective sample size of the worst mode indicator, or without modes of the worst statistic."""
     if sampler["modes"]:
-        return min(mode["ess"] or 0.0 for mode in sampler["modes"])
-    return sampler["worst"]["ess_bulk"] or 0.0
+        return min(_credible(mode["ess"], mode["r_hat"]) for mode in sampler["modes"])
+    return _credible(sampler["worst"]["ess_bulk"], sampler["worst"]["r_hat"])
+
+
+def _credible(ess: float | None, r_hat: float | str | None) -> float:
+    """Return an effective sample size, 0 where the scalar never moved or the chains disagree."""
+    return ess if ess is not None and r_hat is not None and float(r_hat) <= MOST_R_HAT else 0.0
 
 
 def _ess_per_cost(run: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -201,16 +216,26 @@ def _median_cost(run: Sequence[Mapping[str, Any]], cost: str) -> dict[str, float
 
 def _break_even(rows: Sequence[Row], cost: str) -> dict[str, Any] | None:
     """Return the effective samples after which training has paid; None where it never does, or it is not known."""
-    per, unit = ("ess_per_million_calls", 1e6) if cost == "calls" else ("ess_per_second", 1.0)
     lead = next((row for row in rows if row["sampler"] == DEFAULT and row["status"] != "not run"), None)
+    own = None if lead is None else _cost_of_a_sample(lead, cost)
     local = [row for row in rows if row["kind"] == "local" and row["status"] != "not run"]
-    if lead is None or lead[per] is None or not local:
+    known = [(price, row) for row in local if (price := _cost_of_a_sample(row, cost)) is not None]
+    if lead is None or own is None or not known:
         return None
-    best = max(local, key=lambda row: row[per] or 0.0)
-    is_bound = best[per] is None
-    # One that never moved has not earned a single effective sample for what all its cells spent.
-    dearer = best["num_cells"] * best[cost]["sampling"] if is_bound else unit / best[per]
-    saved = dearer - unit / lead[per]
+    (dearer, is_bound), best = min(known, key=lambda each: each[0][0])
+    saved = dearer - own[0]
     if saved <= 0.0:
         return None
     return {"samples": lead[cost]["training"] / saved, "against": best["sampler"], "is_bound": is_bound}
+
+
+def _cost_of_a_sample(row: Row, cost: str) -> tuple[float, bool] | None:
+    """Return what an effective sample costs, training aside, and whether that is only a lower bound."""
+    ess, switches, unit = ("ess_per_second", "switches_per_second", 1.0)
+    if cost == "calls":
+        ess, switches, unit = ("ess_per_million_calls", "switches_per_million_calls", 1e6)
+    if row[ess] is not None:
+        return unit / row[ess], False
+    if row[switches] is None:
+        return None
+    return unit / row[switches]["value"], row[switches]["is_bound"]

@@ -53,9 +53,9 @@ class Problem:
         return recommended(pair, target, self.branch)
 
 
-# In a space of some thousand objects, or at a transition where hot and cold meet without a barrier, a pair can learn from
-# its own objects while the reward grows. That covers what lies between the modes too, which seeds hardly ever show, and
-# costs a tenth of their calls.
+# In a space of some thousand objects, or at a transition where hot and cold meet without a barrier, a pair can learn
+# from its own objects while the reward grows. That covers what lies between the modes too, which seeds hardly ever
+# show, and costs a tenth of their calls.
 _ANNEALED = TrainingConfig(
     num_steps=1_500,
     seeding="none",

@@ -11,13 +11,20 @@ from gfnmc.experiments.leaderboard import leaderboard
 from gfnmc.experiments.samplers import DEFAULT
 
 
-def figures(*, ess: tuple[float | None, ...] = (500.0, 400.0), status: str = "ok", mass: float = 0.5) -> dict[str, Any]:
+def figures(
+    *,
+    ess: tuple[float | None, ...] = (500.0, 400.0),
+    status: str = "ok",
+    mass: float = 0.5,
+    r_hat: float | str = 1.0,
+) -> dict[str, Any]:
     """What a comparison shows of a sampler, as far as a leaderboard reads it."""
     masses = (mass, 1.0 - mass)
     modes = [
         {
             "name": f"mode {place}",
             "ess": each,
+            "r_hat": None if each is None else r_hat,
             "mass": masses[place],
             "mass_error": None if each is None else 0.01,
             "exact_mass": 0.5,
@@ -32,7 +39,7 @@ def figures(*, ess: tuple[float | None, ...] = (500.0, 400.0), status: str = "ok
         "status": status,
         "verdict": f"{status} it is.",
         "acceptance": {"overall": 0.5},
-        "worst": {"ess_bulk": None if None in ess else min(each for each in ess if each is not None)},
+        "worst": {"ess_bulk": None if None in ess else min(each for each in ess if each is not None), "r_hat": r_hat},
         "statistics": [{"name": "energy", "exact": 1.0, "mean": 1.02, "mcse": 0.02}],
         "total_variation": {"value": 0.05, "iid_floor_at_worst_ess": 0.04},
         "log_z": None,
@@ -46,6 +53,7 @@ def cell(
     seed: int = 0,
     training: float = 0.0,
     switches: int = 100,
+    start: str = "one mode",
     result: bool = True,
     **options: Any,
 ) -> dict[str, Any]:
@@ -70,7 +78,7 @@ def cell(
         "description": "two modes",
         "sampler": sampler,
         "kind": kind,
-        "start": "one mode",
+        "start": start,
         "seed": seed,
         "prices": {"full_microseconds": 1.0, "delta": 0.5, "gradient": None},
         "facts": {"log_z": 0.0, "num_states": 4, "num_modes": 2},
@@ -181,13 +189,45 @@ def test_a_stuck_baseline_bounds_the_break_even_and_wins_nothing() -> None:
     stuck = cell("random walk", "local", **STUCK)
     document = board(cell(DEFAULT, "learned", training=50_000.0), stuck)
     found = document["targets"][0]["break_even"]["calls"]
-    assert found == {"samples": pytest.approx(50_000.0 / (10_000.0 - 25.0)), "against": "random walk", "is_bound": True}
+    # It may switch 3.0 times in the 8,000 calls in which none was seen, and a switch counts as an effective sample.
+    bound = 50_000.0 / (8_000.0 / math.log(20.0) - 25.0)
+    assert found == {"samples": pytest.approx(bound), "against": "random walk", "is_bound": True}
     assert "every baseline is stuck" in " ".join(document["targets"][0]["words"])
     # A stuck chain with a large effective sample size of the modes that it saw does not win either.
     flattered = copy.deepcopy(stuck)
     flattered["result"]["figures"] = figures(ess=(9_000.0, 9_000.0), status="stuck")
     document = board(cell(DEFAULT, "learned", training=50_000.0), flattered)
     assert document["verdict"][0] == f"Most effective samples per target call, training included: {DEFAULT} on twins."
+
+
+def test_chains_that_disagree_have_no_effective_samples_and_are_charged_by_their_switches() -> None:
+    for r_hat in (1.2, "inf"):
+        document = board(
+            cell(DEFAULT, "learned", training=50_000.0),
+            cell("random walk", "local", switches=16, ess=(250.0, 250.0), status="unconverged", r_hat=r_hat),
+        )
+        walk = row(document, "random walk")
+        assert walk["worst_mode_ess"] is None and walk["ess_per_million_calls"] is None
+        found = document["targets"][0]["break_even"]["calls"]
+        # 16 switches in 8,000 calls: 500 calls each, against 25 of the default cycle for an effective sample.
+        assert found == {
+            "samples": pytest.approx(50_000.0 / (500.0 - 25.0)),
+            "against": "random walk",
+            "is_bound": False,
+        }
+    agreed = board(cell("random walk", "local", ess=(250.0, 250.0), status="unconverged", r_hat=1.09))
+    assert row(agreed, "random walk")["worst_mode_ess"] == 250.0
+
+
+def test_switches_of_chains_that_settle_from_dispersed_starts_do_not_count() -> None:
+    document = board(
+        cell("random walk", "local", **STUCK),
+        cell("random walk", "local", start="dispersed", switches=500),
+    )
+    assert row(document, "random walk")["switches_per_million_calls"]["is_bound"]
+    # Without a start in one mode there is nothing else to count.
+    alone = board(cell("random walk", "local", start="dispersed", switches=500))
+    assert row(alone, "random walk")["switches_per_million_calls"]["value"] == pytest.approx(1e6 * 500 / 8_000)
 
 
 def test_a_sampler_that_does_not_apply_says_why_and_comes_last() -> None:
