@@ -153,9 +153,12 @@ def _plan(kernel: Kernel, prices: Prices, limits: Limits, num_warmup: int, optio
 
 
 def _movement(kernel: Kernel, chains: Chains, calls: float, options: dict[str, Any]) -> dict[str, Any] | None:
-    """Return how often chains changed their mode and came back, and the calls and seconds that this took."""
-    ids = chains.mode_ids(chains.samples)
-    if ids is None:
+    """Return how often chains changed their mode and came back, and the calls and seconds that this took.
+
+    None where there are not two modes to change between.
+    """
+    ids, modes = chains.mode_ids(chains.samples), chains.target.modes()
+    if ids is None or modes is None or len(modes) < 2:
         return None
     all_steps = chains.num_warmup + chains.num_samples * chains.thinning
     switches, steps = count_switches(ids), (chains.num_samples - 1) * chains.thinning

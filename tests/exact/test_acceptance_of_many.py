@@ -1,6 +1,6 @@
 """The lines that make the kernels with an acceptance of their own exact, each against numbers worked out by hand.
 
-Like test_acceptance.py, for multiple tries, delayed acceptance, informed proposals, Gibbs and the cluster kernels.
+Like test_acceptance.py, for multiple tries and delayed acceptance.
 """
 
 import math
@@ -13,17 +13,13 @@ from torch import Tensor
 
 from gfnmc.core.draws import Draws, PhiloxDraws
 from gfnmc.core.errors import NonFiniteEnergyError, ObjectError, PolicyError
-from gfnmc.environments import DiscreteEnvironment, HyperGrid, Lattice
-from gfnmc.kernels import Gibbs, RandomWalk, Reason, State
-from gfnmc.kernels.clusters import BondModel, log_active_probability
+from gfnmc.environments import DiscreteEnvironment, HyperGrid
+from gfnmc.kernels import RandomWalk, Reason, State
 from gfnmc.kernels.delayed_acceptance import DelayedAcceptance, log_second_hastings
-from gfnmc.kernels.gibbs import _normalised
-from gfnmc.kernels.informed import InformedKernel, Move, Surroundings, View, chosen, draw_change
 from gfnmc.kernels.metropolis import MetropolisKernel, Proposal
 from gfnmc.kernels.multiple_try import MultipleTrySuffix, candidate_weights, log_multiple_try_ratio
-from gfnmc.kernels.swendsen_wang import SwendsenWang, log_flip_probability
 from gfnmc.policies import Path
-from gfnmc.targets import Ising, NoisyCopy, Potts, Target, from_function
+from gfnmc.targets import NoisyCopy, Target, from_function
 from tests.support import CountingTarget, Stairs, assert_close, is_identical
 
 INF = math.inf
@@ -141,7 +137,7 @@ class Written(MultipleTrySuffix):
         return self.up
 
     def _log_branch(self, path: Path) -> Tensor:
-        return DOWN_BRANCH if path is self.down else UP_BRANCH.flatten()
+        return {self.down: DOWN_BRANCH, self.up: UP_BRANCH.flatten()}[path]
 
     def _recycled(self, position: Tensor, tried: Tensor, weights: Tensor) -> dict[str, Tensor]:
         self.recycled = position, tried, weights
@@ -231,3 +227,149 @@ def test_tries_that_cannot_be_weighed_are_refused_with_the_chain() -> None:
     with pytest.raises(NonFiniteEnergyError) as error:
         Written(trapped).step(draws, state)
     assert error.value.row == 6
+
+
+# Delayed acceptance
+
+
+class Scripted(MetropolisKernel):
+    """Proposes what it is told."""
+
+    name = "scripted"
+    reach = property(lambda self: RandomWalk(GRID, self.target).reach)
+    may_stay = property(lambda self: False)
+
+    def __init__(self, target: Target, proposal: Proposal) -> None:
+        self.environment, self.target, self.proposal = GRID, target, proposal
+
+    def start(self, draws: Draws) -> Tensor:
+        return torch.zeros(draws.num_rows, 1, dtype=torch.int64)
+
+    def _propose(self, draws: Draws, position: Tensor) -> Proposal:
+        self.asked = draws, position
+        return self.proposal
+
+
+SURROGATE = numbers(0.25, 1.5, -INF, 0.75, -0.5, 2.0)
+# One row each: accepted by both, rejected by the second, rejected by the first, lazy, no return, impossible for the
+# target, impossible for the surrogate, and a ratio above 1.
+HERE, THERE = whole(0, 1, 5, 3, 1, 3, 3, 0), whole(1, 3, 0, 3, 0, 4, 2, 5)
+FIRST_LAZY = torch.tensor([False, False, False, True, False, False, False, False])
+FIRST_HASTINGS = numbers(-3.0, 0.5, 0.25, 0.0, -INF, -0.75, 0.5, 1.0)
+PASSES = torch.tensor([True, True, False, True, True, True, True, True])
+STAYS = torch.tensor([True, False, True, True, True, True, True, True])
+
+
+def surrogate() -> Target:
+    return from_function(lambda x: SURROGATE[x[:, 0]], (1,), name="cheap")
+
+
+def two_stages(counted: Target, cheap: Target, power: float | Tensor = 1.0) -> DelayedAcceptance:
+    zero = torch.zeros(8, dtype=torch.int64)
+    proposal = Proposal(THERE[:, None], FIRST_HASTINGS, FIRST_LAZY, zero + 3, zero + 4, zero + 5)
+    kernel = DelayedAcceptance(Scripted(counted, proposal), cheap)
+    kernel.inverse_temperature = power
+    return kernel
+
+
+def test_the_second_stage_takes_back_what_the_first_has_weighed() -> None:
+    assert_close(log_second_hastings(numbers(0.5, -2.0, 0.0)), numbers(-0.5, 2.0, 0.0), 0.0)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, "one a row"])
+def test_two_stages_decide_what_their_ratios_say(power: float | str) -> None:
+    powers = [0.5, 1.0, 2.0, 1.0, 1.0, 0.25, 0.75, 1.5] if power == "one a row" else [float(power)] * 8
+    counted, cheap = CountingTarget(target()), CountingTarget(surrogate())
+    kernel = two_stages(counted, cheap, numbers(*powers) if power == "one a row" else float(power))
+    draws, cache = Told(8, {"surrogate": PASSES, "accept": STAYS}), object()
+    before = State(HERE[:, None], HEIGHTS[HERE], cache)
+    state, info = kernel.step(draws, before)
+    inner: Any = kernel.kernel
+    assert inner.asked[0] is draws and inner.asked[1] is before.position
+    assert set(draws.asked) == {"surrogate", "accept"}
+    (first_law, first_active), (second_law, second_active) = draws.asked["surrogate"], draws.asked["accept"]
+    assert first_active.tolist() == [True, True, True, False, False, True, True, True]
+    assert second_active.tolist() == [True, True, False, False, False, True, False, True]
+    for row in range(8):
+        cheaply = powers[row] * float(SURROGATE[THERE[row]] - SURROGATE[HERE[row]])
+        dearly = powers[row] * float(HEIGHTS[THERE[row]] - HEIGHTS[HERE[row]])
+        ratio = 0.0 if FIRST_LAZY[row] else cheaply + float(FIRST_HASTINGS[row])
+        if first_active[row]:
+            assert float(first_law[row]) == pytest.approx(min(0.0, ratio), abs=1e-14)
+        if second_active[row]:
+            assert float(second_law[row]) == pytest.approx(min(0.0, dearly - cheaply), abs=1e-14)
+            ratio = dearly + float(FIRST_HASTINGS[row])
+            assert float(info.acceptance_rate[row]) == pytest.approx(math.exp(min(0.0, dearly - cheaply)), abs=1e-14)
+        else:
+            assert float(info.acceptance_rate[row]) == 0.0
+        assert float(info.log_ratio[row]) == pytest.approx(ratio, abs=1e-14), row
+    assert info.is_accepted.tolist() == [True, False, False, False, False, False, False, True]
+    assert torch.equal(state.position[:, 0], torch.where(info.is_accepted, THERE, HERE))
+    assert_close(state.log_prob, HEIGHTS[state.position[:, 0]], 0.0)
+    assert state.cache is cache
+    rejected, taken = Reason.REJECTED, Reason.ACCEPTED
+    reasons = [taken, rejected, rejected, Reason.LAZY, Reason.NO_REVERSE_MOVE, rejected, rejected, taken]
+    assert is_identical(info.reason, torch.tensor(reasons, dtype=torch.int8))
+    assert torch.equal(info.target_calls, second_active.to(torch.int64)) and counted.num_rows == 4
+    assert set(info.extras) == {"surrogate_calls", "passed_surrogate"}
+    assert is_identical(info.extras["surrogate_calls"], 2 * first_active.to(torch.int64)) and cheap.num_rows == 12
+    assert is_identical(info.extras["passed_surrogate"], second_active.to(torch.int8))
+    assert torch.equal(info.proposal[:, 0], THERE)
+    for field, number in ((info.num_back_steps, 3), (info.num_forward_steps, 4), (info.policy_calls, 5)):
+        assert (field == number).all()
+
+
+def test_two_stages_ask_no_surrogate_where_nothing_may_be_accepted() -> None:
+    cheap = CountingTarget(surrogate())
+    kernel = two_stages(target(), cheap)
+    inner: Any = kernel.kernel
+    inner.proposal = inner.proposal._replace(log_hastings=torch.full((8,), -INF).double())
+    _, info = kernel.step(Told(8, {"surrogate": PASSES, "accept": STAYS}), State(HERE[:, None], HEIGHTS[HERE]))
+    assert cheap.num_calls == 0 and not info.is_accepted.any()
+
+
+def test_a_surrogate_without_a_way_back_is_refused_with_the_chain() -> None:
+    here = HERE.clone()
+    # Of these, the lazy row asks nothing, and the cold one may come back from anywhere.
+    here[3] = here[5] = here[6] = 2
+    powers = numbers(1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.5, 1.0)
+    draws = Told(8, {"surrogate": PASSES, "accept": STAYS})
+    with pytest.raises(ObjectError) as error:
+        two_stages(target(), surrogate(), powers).step(draws, State(here[:, None], HEIGHTS[here]))
+    assert str(error.value) == (
+        "chain 6 is at [2], where the surrogate cheap has density zero and heights has not; the chain could not come "
+        "back once it had left, so give a surrogate that is positive wherever the target is"
+    )
+    powers[6] = 0.0
+    _, info = two_stages(target(), surrogate(), powers).step(draws, State(here[:, None], HEIGHTS[here]))
+    assert_close(info.log_ratio[5:7], FIRST_HASTINGS[5:7], 1e-15)
+    two_stages(target(), surrogate(), 0.0).step(draws, State(here[:, None], HEIGHTS[here]))
+    with pytest.raises(ObjectError, match="chain 5 is at"):
+        two_stages(target(), surrogate(), 0.25).step(draws, State(here[:, None], HEIGHTS[here]))
+
+
+@pytest.mark.parametrize("place", [4, 5])
+def test_what_a_surrogate_returns_is_named_by_its_chain(place: int) -> None:
+    trapped = CountingTarget(
+        surrogate(), trap_at=0, trap=lambda x, value: torch.where(x[:, 0] == place, math.nan, value)
+    )
+    with pytest.raises(NonFiniteEnergyError) as error:
+        two_stages(target(), trapped).step(
+            Told(8, {"surrogate": PASSES, "accept": STAYS}), State(HERE[:, None], HEIGHTS[HERE])
+        )
+    # 4 is where row 5 would go; 5 where row 7 would go, and where row 2 is, but proposals are looked at first.
+    assert error.value.row == {4: 5, 5: 7}[place]
+
+
+def test_a_noisy_target_is_estimated_by_the_streams_of_its_chains_after_a_surrogate() -> None:
+    noisy = NoisyCopy(target(), tuple(0.1 * place for place in range(1, 20)), (1 / 19,) * 19)
+    kernel = two_stages(noisy, surrogate())
+    draws = PhiloxDraws(3, "x", 8)
+    inner: Any = kernel.kernel
+    proposal = inner.proposal
+    inner.proposal = proposal._replace(log_hastings=FIRST_HASTINGS + 100.0)
+    state, info = kernel.step(draws, State(HERE[:, None], HEIGHTS[HERE] - 100.0))
+    wanted = noisy.estimate_log_prob(proposal.position, draws.role("estimate"))
+    accepted = info.is_accepted
+    assert accepted.tolist() == [True, True, True, False, False, False, False, True]
+    assert is_identical(state.log_prob[accepted], wanted[accepted])
