@@ -2,6 +2,8 @@
 
 import csv
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,14 @@ from gfnmc.experiments.samplers import DEFAULT
 
 MODEL = Path(__file__).parents[2] / "examples" / "custom_model.py"
 SMALL = ("--steps", "4", "--chains", "8", "--samples", "16", "--seconds", "0.3", "--seeds", "1")
+
+
+@pytest.fixture(autouse=True)
+def no_module_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Other tests import a model of the same name from another folder."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("custom_model", None)
 
 
 def run(*arguments: str) -> Result:
@@ -29,7 +39,7 @@ def test_a_benchmark_of_ones_own_model_runs_and_goes_on(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "run" / "leaderboard.json").read_text(encoding="utf-8"))
     assert [target["name"] for target in document["targets"]] == [f"{MODEL}:model"]
     assert {row["sampler"] for row in document["targets"][0]["rows"]} == {DEFAULT, "random walk"}
-    assert document["command"].startswith("gfnmc ")
+    assert document["command"].startswith("gfnmc")
     rows = list(csv.DictReader((tmp_path / "run" / "leaderboard.csv").read_text(encoding="utf-8").splitlines()))
     assert {row["sampler"] for row in rows} == {DEFAULT, "random walk"}
     assert (tmp_path / "run" / "leaderboard.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")

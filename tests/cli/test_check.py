@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gfnmc.cli import main
-from gfnmc.cli.check import check
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = "custom_model.py"
@@ -94,8 +93,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "broken_things.py").write_text(BROKEN, encoding="utf-8")
     (tmp_path / "not_python.py").write_text("def :", encoding="utf-8")
     (tmp_path / "torch.py").write_text("x = 1", encoding="utf-8")
-    if "check" not in main.commands:
-        main.add_command(check)
     yield tmp_path
     for name in ("custom_model", "broken_things", "not_python"):
         sys.modules.pop(name, None)
