@@ -15,15 +15,15 @@ Castelo 2003, "Improving Markov chain Monte Carlo model search for data mining" 
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64, Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.core.typing import SiteSpace
-from gfnmc.environments.base import DiscreteEnvironment, TokenChange
+from gfnmc.environments.choices import ItemChoices
 
 
-class DAGs(DiscreteEnvironment):
+class DAGs(ItemChoices):
     """Directed acyclic graphs on labelled nodes.
 
     Action e draws the e-th ordered pair of nodes; the last action exits. Change e draws or removes that edge, and
@@ -45,7 +45,6 @@ class DAGs(DiscreteEnvironment):
     """
 
     is_fixed_length = False
-    is_graded = True
     changes_connect = True
 
     def __init__(self, num_nodes: int, *, dtype: torch.dtype = torch.int8) -> None:
@@ -57,15 +56,10 @@ class DAGs(DiscreteEnvironment):
         self.dtype = dtype
         self.pairs = (~torch.eye(num_nodes, dtype=torch.bool)).nonzero()
         num_pairs = self.pairs.shape[0]
+        super().__init__(num_pairs, has_exit=True)
         self.event_shape = (num_nodes, num_nodes)
-        self.num_actions = num_pairs + 1
-        self.exit_action = num_pairs
         self.max_depth = num_pairs // 2
         self.is_enumerable = num_nodes <= 5
-        self.num_tokens = num_pairs
-        self.vocabulary = 2 * num_pairs
-        self.action_tokens = torch.arange(num_pairs)[:, None]
-        self._offset = 2 * torch.arange(num_pairs)
 
     @classmethod
     def for_target(cls, target: SiteSpace) -> "DAGs":
@@ -82,24 +76,6 @@ class DAGs(DiscreteEnvironment):
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"num_nodes": self.num_nodes}
 
-    def source(self, batch: int) -> Tensor:
-        return torch.zeros(batch, self.num_tokens, dtype=torch.int8)
-
-    def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        return states.scatter(1, self._pair(actions), 1)
-
-    def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
-        return states.scatter(1, self._pair(actions), 0)
-
-    def is_source(self, states: Tensor) -> Bool[Tensor, " batch"]:
-        return (states == 0).all(-1)
-
-    def depth(self, states: Tensor) -> Int64[Tensor, " batch"]:
-        return states.sum(-1, dtype=torch.int64)
-
-    def log_num_paths(self, states: Tensor) -> Float64[Tensor, " batch"]:
-        return torch.lgamma(self.depth(states).to(torch.float64) + 1)
-
     def objects(self, states: Tensor) -> Shaped[Tensor, "batch nodes nodes"]:
         return self._matrices(states).to(self.dtype)
 
@@ -115,24 +91,9 @@ class DAGs(DiscreteEnvironment):
             )
         return self._entries(is_edge).to(torch.int8)
 
-    def assigned(self, states: Tensor) -> tuple[Tensor, Bool[Tensor, "batch nodes nodes"]]:
-        objects = self.objects(states)
-        return objects, torch.ones_like(objects, dtype=torch.bool)
-
-    def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
+    def may_enter(self, states: Tensor) -> Bool[Tensor, "batch pairs"]:
         is_edge = self._matrices(states) == 1
-        may_exit = torch.ones_like(states[:, :1], dtype=torch.bool)
-        return torch.cat([self._entries(_may_draw(is_edge, _reach(is_edge))), may_exit], -1)
-
-    def backward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
-        return torch.cat([states == 1, torch.zeros_like(states[:, :1], dtype=torch.bool)], -1)
-
-    def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
-        return states.to(torch.int64) + self._offset
-
-    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
-        removed = self._offset[self._pair(actions)]
-        return TokenChange(removed, removed + 1)
+        return self._entries(_may_draw(is_edge, _reach(is_edge)))
 
     @property
     def num_nodes(self) -> int:
@@ -179,10 +140,6 @@ class DAGs(DiscreteEnvironment):
         there, back = objects[row, parent, child], objects[row, child, parent]
         changed[row, child, parent] = torch.where(is_reversal, there, back)
         return changed
-
-    def _pair(self, actions: Int64[Tensor, " batch"]) -> Int64[Tensor, "batch 1"]:
-        # The exit changes nothing that is kept; clamping keeps it a pair.
-        return actions.clamp(max=self.num_tokens - 1)[:, None]
 
     def _entries(self, matrices: Shaped[Tensor, "batch nodes nodes"]) -> Shaped[Tensor, "batch pairs"]:
         return matrices[:, self.pairs[:, 0], self.pairs[:, 1]]

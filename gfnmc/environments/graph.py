@@ -10,15 +10,15 @@ adjacency matrices. Tokens say of each pair whether it is joined; nodes are labe
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64, Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.core.typing import SiteSpace
-from gfnmc.environments.base import DiscreteEnvironment, TokenChange
+from gfnmc.environments.choices import ItemChoices
 
 
-class GraphBuilding(DiscreteEnvironment):
+class GraphBuilding(ItemChoices):
     """Graphs on labelled nodes.
 
     Action e joins the e-th pair of nodes; the last action exits.
@@ -32,7 +32,6 @@ class GraphBuilding(DiscreteEnvironment):
     """
 
     is_fixed_length = False
-    is_graded = True
     changes_connect = True
 
     def __init__(self, num_nodes: int, *, dtype: torch.dtype = torch.int8) -> None:
@@ -44,15 +43,10 @@ class GraphBuilding(DiscreteEnvironment):
         self.dtype = dtype
         self.pairs = torch.triu_indices(num_nodes, num_nodes, 1).T.contiguous()
         num_pairs = self.pairs.shape[0]
+        super().__init__(num_pairs, has_exit=True)
         self.event_shape = (num_nodes, num_nodes)
-        self.num_actions = num_pairs + 1
-        self.exit_action = num_pairs
         self.max_depth = num_pairs
         self.is_enumerable = num_pairs <= 20
-        self.num_tokens = num_pairs
-        self.vocabulary = 2 * num_pairs
-        self.action_tokens = torch.arange(num_pairs)[:, None]
-        self._offset = 2 * torch.arange(num_pairs)
 
     @classmethod
     def for_target(cls, target: SiteSpace) -> "GraphBuilding":
@@ -69,24 +63,6 @@ class GraphBuilding(DiscreteEnvironment):
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"num_nodes": self.num_nodes}
 
-    def source(self, batch: int) -> Tensor:
-        return torch.zeros(batch, self.num_tokens, dtype=torch.int8)
-
-    def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        return states.scatter(1, self._pair(actions), 1)
-
-    def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
-        return states.scatter(1, self._pair(actions), 0)
-
-    def is_source(self, states: Tensor) -> Bool[Tensor, " batch"]:
-        return (states == 0).all(-1)
-
-    def depth(self, states: Tensor) -> Int64[Tensor, " batch"]:
-        return states.sum(-1, dtype=torch.int64)
-
-    def log_num_paths(self, states: Tensor) -> Float64[Tensor, " batch"]:
-        return torch.lgamma(self.depth(states).to(torch.float64) + 1)
-
     def objects(self, states: Tensor) -> Shaped[Tensor, "batch nodes nodes"]:
         return self._matrices(states).to(self.dtype)
 
@@ -101,23 +77,8 @@ class GraphBuilding(DiscreteEnvironment):
             )
         return states
 
-    def assigned(self, states: Tensor) -> tuple[Tensor, Bool[Tensor, "batch nodes nodes"]]:
-        objects = self.objects(states)
-        return objects, torch.ones_like(objects, dtype=torch.bool)
-
-    def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
-        may_exit = torch.ones_like(states[:, :1], dtype=torch.bool)
-        return torch.cat([states == 0, may_exit], -1)
-
-    def backward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
-        return torch.cat([states == 1, torch.zeros_like(states[:, :1], dtype=torch.bool)], -1)
-
-    def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
-        return states.to(torch.int64) + self._offset
-
-    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
-        removed = self._offset[self._pair(actions)]
-        return TokenChange(removed, removed + 1)
+    def may_enter(self, states: Tensor) -> Bool[Tensor, "batch pairs"]:
+        return states == 0
 
     @property
     def num_nodes(self) -> int:
@@ -149,10 +110,6 @@ class GraphBuilding(DiscreteEnvironment):
         changed[row, one, other] = 1 - objects[row, one, other]
         changed[row, other, one] = 1 - objects[row, other, one]
         return changed
-
-    def _pair(self, actions: Int64[Tensor, " batch"]) -> Int64[Tensor, "batch 1"]:
-        # The exit changes nothing that is kept; clamping keeps it a pair.
-        return actions.clamp(max=self.num_tokens - 1)[:, None]
 
     def _matrices(self, states: Shaped[Tensor, "batch pairs"]) -> Shaped[Tensor, "batch nodes nodes"]:
         matrices = states.new_zeros(states.shape[0], self._num_nodes, self._num_nodes)

@@ -11,16 +11,16 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64, Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.core.symmetry import Symmetry
 from gfnmc.core.typing import SiteSpace
-from gfnmc.environments.base import DiscreteEnvironment, TokenChange
+from gfnmc.environments.choices import ItemChoices
 
 
-class Subsets(DiscreteEnvironment):
+class Subsets(ItemChoices):
     """Subsets of `num_items` items, as vectors `(num_items,)` of 0 and 1.
 
     Action i puts item i in. Where the size is free the last action exits, the only one left when every item is in.
@@ -34,7 +34,6 @@ class Subsets(DiscreteEnvironment):
         OptionError: If there is nothing to choose, or no subset of that size.
     """
 
-    is_graded = True
     changes_connect = True
 
     def __init__(self, num_items: int, *, size: int | None = None, dtype: torch.dtype = torch.int8) -> None:
@@ -44,6 +43,7 @@ class Subsets(DiscreteEnvironment):
             raise OptionError(f"size is {size}; give 1 ... {num_items}, or None for subsets of any size")
         if dtype is torch.bool:
             raise OptionError("subsets of bool cannot be added up; give an integer dtype")
+        super().__init__(num_items, has_exit=size is None)
         self.num_items = num_items
         self.size = size
         self.dtype = dtype
@@ -51,17 +51,11 @@ class Subsets(DiscreteEnvironment):
         self.is_fixed_length = size is not None
         self.builds_every_assignment = size is None
         self.max_depth = num_items if size is None else size
-        self.num_actions = num_items if size is not None else num_items + 1
-        self.exit_action = None if size is not None else num_items
         # Any item may have been the last one, so redoing one choice at a time reaches every subset of the size.
         self.rebuild_connects = None if size is None else 1
-        self.num_tokens = num_items
-        self.vocabulary = 2 * num_items
-        self.action_tokens = torch.arange(num_items)[:, None]
         num_states = sum(math.comb(num_items, depth) for depth in range(self.max_depth + 1))
         # Lists of states are searched by codes of 63 bits.
         self.is_enumerable = num_items < 63 and num_states <= 2**20
-        self._offset = 2 * torch.arange(num_items)
         self._pairs = torch.triu_indices(num_items, num_items, 1).T.contiguous()
 
     @classmethod
@@ -81,24 +75,6 @@ class Subsets(DiscreteEnvironment):
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"num_items": self.num_items, "size": self.size}
 
-    def source(self, batch: int) -> Tensor:
-        return torch.zeros(batch, self.num_items, dtype=torch.int8)
-
-    def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        return states.scatter(1, self._item(actions), 1)
-
-    def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
-        return states.scatter(1, self._item(actions), 0)
-
-    def is_source(self, states: Tensor) -> Bool[Tensor, " batch"]:
-        return (states == 0).all(-1)
-
-    def depth(self, states: Tensor) -> Int64[Tensor, " batch"]:
-        return states.sum(-1, dtype=torch.int64)
-
-    def log_num_paths(self, states: Tensor) -> Float64[Tensor, " batch"]:
-        return torch.lgamma(self.depth(states).to(torch.float64) + 1)
-
     def objects(self, states: Tensor) -> Shaped[Tensor, "batch items"]:
         return states.to(self.dtype)
 
@@ -115,26 +91,9 @@ class Subsets(DiscreteEnvironment):
             )
         return objects.to(torch.int8)
 
-    def assigned(self, states: Tensor) -> tuple[Tensor, Bool[Tensor, "batch items"]]:
-        objects = self.objects(states)
-        return objects, torch.ones_like(objects, dtype=torch.bool)
-
-    def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
+    def may_enter(self, states: Tensor) -> Bool[Tensor, "batch items"]:
         is_out = states == 0
-        if self.size is None:
-            return torch.cat([is_out, torch.ones_like(is_out[:, :1])], -1)
-        return is_out & (self.depth(states) < self.size)[:, None]
-
-    def backward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
-        is_in = states == 1
-        return is_in if self.size is not None else torch.cat([is_in, torch.zeros_like(is_in[:, :1])], -1)
-
-    def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
-        return states.to(torch.int64) + self._offset
-
-    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
-        removed = self._offset[self._item(actions)]
-        return TokenChange(removed, removed + 1)
+        return is_out if self.size is None else is_out & (self.depth(states) < self.size)[:, None]
 
     def transformed(self, symmetry: Symmetry, states: Tensor) -> Shaped[Tensor, "batch items"]:
         self._check_symmetry(symmetry)
@@ -160,10 +119,6 @@ class Subsets(DiscreteEnvironment):
             return objects.scatter(1, changes[:, None], 1 - objects.gather(1, changes[:, None]))
         pair = self._pairs[changes]
         return objects.scatter(1, pair, objects.gather(1, pair.flip(1)))
-
-    def _item(self, actions: Int64[Tensor, " batch"]) -> Int64[Tensor, "batch 1"]:
-        # The exit changes nothing that is kept; clamping keeps it an item.
-        return actions.clamp(max=self.num_items - 1)[:, None]
 
     def _check_symmetry(self, symmetry: Symmetry) -> None:
         if len(symmetry.sites) != self.num_items or symmetry.values != (0, 1):
