@@ -17,13 +17,12 @@ from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.errors import ObjectError
 from gfnmc.diagnostics.evidence import importance_log_z
 from gfnmc.diagnostics.modes import count_round_trips, count_switches
-from gfnmc.environments import Direction, DiscreteEnvironment
+from gfnmc.environments import DiscreteEnvironment
 from gfnmc.experiments.compare import find_pair
 from gfnmc.experiments.document import sampler_figures
 from gfnmc.experiments.pricing import Prices
 from gfnmc.kernels import Kernel
-from gfnmc.policies import UniformPolicy
-from gfnmc.policies.rollout import walk_forward
+from gfnmc.policies.uniform import uniformly_built
 from gfnmc.sampling import Budget, Chains, sample
 from gfnmc.targets import Target
 
@@ -116,11 +115,10 @@ def starts(target: Target, environment: DiscreteEnvironment, start: str, num_cha
     modes = target.modes()
     if start == ONE_MODE and modes is not None:
         return modes.examples[:1].expand(num_chains, *target.event_shape)
-    uniform = UniformPolicy(environment, Direction.FORWARD)
     found: list[Tensor] = []
     for round_ in range(_START_ROUNDS):
         draws = PhiloxDraws(seed, "benchmark/start", num_chains, round_)
-        built = environment.objects(walk_forward(uniform, environment, environment.source(num_chains), draws).end)
+        built = uniformly_built(environment, draws)
         found.append(built[target.log_prob(built) > -math.inf])
         if sum(map(len, found)) >= num_chains:
             return torch.cat(found)[:num_chains]

@@ -23,11 +23,10 @@ from torch import Tensor
 from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError
 from gfnmc.core.numerics import masked_log_softmax, where_rows
-from gfnmc.environments.base import Direction, DiscreteEnvironment
+from gfnmc.environments.base import DiscreteEnvironment
 from gfnmc.kernels.base import Info, State
 from gfnmc.kernels.metropolis import MetropolisKernel, Proposal, decide
-from gfnmc.policies.rollout import walk_forward
-from gfnmc.policies.uniform import UniformPolicy
+from gfnmc.policies.uniform import uniformly_built
 from gfnmc.targets.base import Target, checked_log_prob
 from gfnmc.targets.relaxed import object_weights
 
@@ -180,9 +179,7 @@ class InformedKernel(MetropolisKernel):
         """Return log q(x|x'), nats, given where the chain stands and what was seen around the proposal."""
 
     def start(self, draws: Draws) -> Tensor:
-        uniform = UniformPolicy(self.environment, Direction.FORWARD)
-        source = self.environment.source(draws.num_rows)
-        return self.environment.objects(walk_forward(uniform, self.environment, source, draws).end)
+        return uniformly_built(self.environment, draws)
 
     @torch.no_grad()
     def step(self, draws: Draws, state: State) -> tuple[State, Info]:

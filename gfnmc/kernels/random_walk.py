@@ -10,11 +10,10 @@ from torch import Tensor
 
 from gfnmc.core.draws import Draws
 from gfnmc.core.numerics import where_rows
-from gfnmc.environments.base import Direction, DiscreteEnvironment, uniform_log_probs
+from gfnmc.environments.base import DiscreteEnvironment, uniform_log_probs
 from gfnmc.kernels.base import Reach
 from gfnmc.kernels.metropolis import MetropolisKernel, Proposal
-from gfnmc.policies.rollout import walk_forward
-from gfnmc.policies.uniform import UniformPolicy
+from gfnmc.policies.uniform import uniformly_built
 from gfnmc.targets.base import Target
 
 
@@ -37,9 +36,7 @@ class RandomWalk(MetropolisKernel):
         self.num_changes = environment.num_changes
 
     def start(self, draws: Draws) -> Tensor:
-        uniform = UniformPolicy(self.environment, Direction.FORWARD)
-        source = self.environment.source(draws.num_rows)
-        return self.environment.objects(walk_forward(uniform, self.environment, source, draws).end)
+        return uniformly_built(self.environment, draws)
 
     @property
     def reach(self) -> Reach:

@@ -3,11 +3,13 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
-from gfnmc.environments.base import uniform_log_probs
+from gfnmc.core.draws import Draws
+from gfnmc.environments.base import Direction, DiscreteEnvironment, uniform_log_probs
 from gfnmc.policies.base import Cache, DiscretePolicy
+from gfnmc.policies.rollout import walk_forward
 
 
 class UniformPolicy(DiscretePolicy):
@@ -28,3 +30,9 @@ class UniformPolicy(DiscretePolicy):
 
     def options(self) -> dict[str, Any]:
         return {}
+
+
+def uniformly_built(environment: DiscreteEnvironment, draws: Draws) -> Shaped[Tensor, "rows *event"]:
+    """Return an object for each row of `draws`, built by uniform choices among the allowed actions."""
+    uniform = UniformPolicy(environment, Direction.FORWARD)
+    return environment.objects(walk_forward(uniform, environment, environment.source(draws.num_rows), draws).end)

@@ -11,9 +11,8 @@ from torch import Tensor
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.errors import EnvironmentContractError
 from gfnmc.core.lookup import RowIndex
-from gfnmc.environments.base import Direction, DiscreteEnvironment
-from gfnmc.policies.rollout import walk_forward
-from gfnmc.policies.uniform import UniformPolicy
+from gfnmc.environments.base import DiscreteEnvironment
+from gfnmc.policies.uniform import uniformly_built
 
 
 def check_changes(environment: DiscreteEnvironment, objects: Shaped[Tensor, "objects *event"] | None = None) -> None:
@@ -83,10 +82,7 @@ def built_objects(
     environment: DiscreteEnvironment, num_objects: int = 64, seed: int = 0
 ) -> Shaped[Tensor, "objects *event"]:
     """Return different objects that random allowed actions build."""
-    uniform = UniformPolicy(environment, Direction.FORWARD)
-    draws = PhiloxDraws(seed, "built_objects", num_objects)
-    path = walk_forward(uniform, environment, environment.source(num_objects), draws)
-    return environment.objects(path.end).unique(dim=0)
+    return uniformly_built(environment, PhiloxDraws(seed, "built_objects", num_objects)).unique(dim=0)
 
 
 def _check_are_objects(environment: DiscreteEnvironment, before: Tensor, changes: Tensor, after: Tensor) -> None:
