@@ -147,7 +147,8 @@ def _plan(kernel: Kernel, prices: Prices, limits: Limits, num_warmup: int, optio
     num_steps = max(_FEWEST_STEPS, int(_TRIAL_STEPS * min(affordable, in_time)))
     num_warmup = min(num_warmup, num_steps // 4)
     thinning = -(-(num_steps - num_warmup) // _MAX_KEPT)
-    return _Plan(num_warmup, (num_steps - num_warmup) // thinning, thinning, "calls")
+    ended_by = "calls" if affordable <= in_time else "seconds"
+    return _Plan(num_warmup, (num_steps - num_warmup) // thinning, thinning, ended_by)
 
 
 def _movement(kernel: Kernel, chains: Chains, calls: float, options: dict[str, Any]) -> dict[str, Any] | None:
