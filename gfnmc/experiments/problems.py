@@ -175,7 +175,6 @@ PROBLEMS: dict[str, Problem] = {
             description="which of 16 covariates in blocks of near twins explain made-up data; 65,536 models",
             target=VariableSelection.collinear,
             environment=_in_reading_order,
-            training=_ANNEALED,
         ),
         Problem(
             name="change-points-nile",
@@ -190,7 +189,6 @@ PROBLEMS: dict[str, Problem] = {
                 f"{'29,281 graphs' if num_nodes == 5 else 'exact edge probabilities'}",
                 target=functools.partial(DAGPosterior.simulated, num_nodes),
                 environment=DAGs.for_target,
-                training=_ANNEALED if num_nodes == 5 else TrainingConfig(),
             )
             for num_nodes in (5, 8)
         ),
