@@ -7,6 +7,9 @@ from gfnmc.experiments.samplers import DEFAULT
 
 Row = Mapping[str, Any]
 
+LARGE_LOG_Z_ERROR = 0.5
+"""Nats; a pair that has lost no part of the target estimates log Z far better from some thousand draws."""
+
 _COSTS = (("calls", "ess_per_million_calls_with_training"), ("second", "ess_per_second_with_training"))
 
 
@@ -18,6 +21,7 @@ def target_words(target: Mapping[str, Any]) -> list[str]:
     if lead is not None:
         lines += _movement(rows, lead)
         lines += [_break_even(target["break_even"][cost], cost, lead) for cost in ("calls", "seconds")]
+        lines.append(_lost(lead))
     stuck = [row["sampler"] for row in rows if row["status"] == "stuck"]
     if stuck:
         lines.append(f"Stuck, with modes missed or never left in some run: {', '.join(stuck)}.")
@@ -91,6 +95,17 @@ def _break_even(found: Mapping[str, Any] | None, cost: str, lead: Row) -> str:
     most = "at most " if found["is_bound"] else ""
     return (
         f"In {cost}, training has paid after {most}{_number(found['samples'])} effective samples ({found['against']})."
+    )
+
+
+def _lost(lead: Row) -> str:
+    """Warn where the pair's own draws miss so much of the target that its log Z is off."""
+    error = lead["log_z_error"]
+    if error is None or error < LARGE_LOG_Z_ERROR:
+        return ""
+    return (
+        f"The pair's estimate of log Z is {_number(error)} nats off: P_F has lost a part of the target, and the "
+        f"{DEFAULT} moves there by its local part alone."
     )
 
 

@@ -230,6 +230,14 @@ def test_switches_of_chains_that_settle_from_dispersed_starts_do_not_count() -> 
     assert row(alone, "random walk")["switches_per_million_calls"]["value"] == pytest.approx(1e6 * 500 / 8_000)
 
 
+@pytest.mark.parametrize(("estimate", "is_said"), [(0.0, False), (-0.4, False), (-9.0, True)])
+def test_a_pair_whose_log_z_is_off_has_lost_something(estimate: float, is_said: bool) -> None:
+    lead = cell(DEFAULT, "learned")
+    lead["result"]["figures"]["log_z"] = {"estimate": estimate, "exact": 0.0}
+    words = " ".join(board(lead)["targets"][0]["words"])
+    assert ("is 9 nats off: P_F has lost a part of the target" in words) == is_said
+
+
 def test_a_sampler_that_does_not_apply_says_why_and_comes_last() -> None:
     document = board(cell("Gibbs with gradients", "local", result=False), cell(DEFAULT, "learned"))
     rows = document["targets"][0]["rows"]
