@@ -3,7 +3,7 @@
     DIR/settings.json                     what all cells share
     DIR/<target>/prices.json              what differences and gradients cost
     DIR/<target>/seed<k>.safetensors      the pair of a seed, trained once for all samplers that propose with it
-    DIR/<target>/<sampler>, <start>, seed<k>.json
+    DIR/<target>/<sampler>,<start>,seed<k>.json     a cell; names as `slug` writes them
 
 Delete a file to have it made again.
 """
