@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from gfnmc.core.draws import PhiloxDraws
-from gfnmc.targets.row_draws import RowDraws
+from gfnmc.core.draws import PhiloxDraws, RowDraws
 
 ROWS = torch.tensor([1, 4, 5, 299])
 NUM_ROWS = 300
