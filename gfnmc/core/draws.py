@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import OptionError, PolicyError
@@ -66,6 +66,12 @@ class Draws(ABC):
         self, log_probs: Float64[Tensor, " rows"], active: Bool[Tensor, " rows"] | None = None
     ) -> Bool[Tensor, " rows"]:
         """Return True with probability `exp(log_probs)`; 0 nats is always True, -inf never."""
+
+    @abstractmethod
+    def bernoulli_logits(
+        self, logits: Float[Tensor, " rows"], active: Bool[Tensor, " rows"] | None = None
+    ) -> Bool[Tensor, " rows"]:
+        """Return True with probability 1 / (1 + exp(-logits)); with NaN for a logit, anything."""
 
     @abstractmethod
     def integers(
@@ -129,13 +135,19 @@ class Ahead(ABC):
     ) -> Int64[Tensor, " some"]:
         """Choose an index for some rows that follow each other.
 
-        Nothing is checked: where a law is no law, the index may be any, and its log-probability tells.
+        Nothing is checked: where a law is no law the index may be any, and its log-probability tells.
 
         Args:
             place: Which of the decisions.
             log_probs: Normalised log-probabilities in nats.
             first: The first of the rows.
         """
+
+    @abstractmethod
+    def bernoulli_logits(
+        self, place: int, logits: Float[Tensor, " some"], first: int = 0
+    ) -> Bool[Tensor, " some"]:
+        """Return True with probability 1 / (1 + exp(-logits)), for some rows that follow each other."""
 
 
 class StepwiseAhead(Ahead):
@@ -155,8 +167,13 @@ class StepwiseAhead(Ahead):
         return torch.stack([rows.integers(high.clamp(min=1), high > 0) for high in highs])
 
     def categorical(self, place: int, log_probs: Tensor, first: int = 0) -> Tensor:
-        rows = self._order[first : first + len(log_probs)]
-        return self._draws.for_rows(rows).categorical(log_probs)
+        return self._some(first, len(log_probs)).categorical(log_probs)
+
+    def bernoulli_logits(self, place: int, logits: Tensor, first: int = 0) -> Tensor:
+        return self._some(first, len(logits)).bernoulli_logits(logits)
+
+    def _some(self, first: int, count: int) -> Draws:
+        return self._draws.for_rows(self._order[first : first + count])
 
 
 class RowDraws(Draws):
@@ -184,6 +201,9 @@ class RowDraws(Draws):
 
     def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._draws.bernoulli(self._spread(log_probs, 0), self._spread_active(active))[self._rows]
+
+    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        return self._draws.bernoulli_logits(self._spread(logits, 0), self._spread_active(active))[self._rows]
 
     def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._draws.integers(self._spread(highs, 1), self._spread_active(active))[self._rows]
@@ -233,6 +253,9 @@ class RepeatedDraws(Draws):
     def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._together(map(self._draws.bernoulli, self._apart(log_probs), self._apart(active)))
 
+    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        return self._together(map(self._draws.bernoulli_logits, self._apart(logits), self._apart(active)))
+
     def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._together(map(self._draws.integers, self._apart(highs), self._apart(active)))
 
@@ -259,12 +282,16 @@ class NumberedDraws(Draws):
         """Return the numbers of the next decision."""
 
     def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
-        chosen, is_law = _by_cdf(log_probs, self.uniforms())
-        _check_laws(log_probs, is_law, active)
+        chosen, threshold, total = _by_cdf(log_probs, self.uniforms())
+        _check_laws(log_probs, threshold < total, active)
         return chosen if active is None else torch.where(active, chosen, 0)
 
     def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         chosen = self.uniforms() < log_probs.exp()
+        return chosen if active is None else chosen & active
+
+    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        chosen = logits >= _thresholds(self.uniforms())
         return chosen if active is None else chosen & active
 
     def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
@@ -307,7 +334,7 @@ class PhiloxDraws(NumberedDraws):
         self._tile = tile
         self._num_read = 0
         self._num_shared = 0
-        self._buffer: Tensor = torch.empty(0)
+        self._buffer: Tensor = torch.empty(0, num_rows)
         self._next = 0
 
     @property
@@ -412,13 +439,23 @@ class NumberedAhead(Ahead):
 
     def __init__(self, numbers: Float64[Tensor, "num rows"]) -> None:
         self._numbers = numbers
-        self._by_place = numbers.unbind(0)
+
+    @functools.cached_property
+    def _numbers_at(self) -> tuple[Float64[Tensor, " rows"], ...]:
+        return self._numbers.unbind(0)
+
+    @functools.cached_property
+    def _thresholds_at(self) -> tuple[Float64[Tensor, " rows"], ...]:
+        return _thresholds(self._numbers).unbind(0)
 
     def integers(self, places: range, highs: Tensor) -> Tensor:
         return (self._numbers[places.start : places.stop : places.step] * highs).to(torch.int64)
 
     def categorical(self, place: int, log_probs: Tensor, first: int = 0) -> Tensor:
-        return _by_cdf(log_probs, self._by_place[place][first : first + len(log_probs)])[0]
+        return _by_cdf(log_probs, _some(self._numbers_at[place], first, len(log_probs)))[0]
+
+    def bernoulli_logits(self, place: int, logits: Tensor, first: int = 0) -> Tensor:
+        return logits >= _some(self._thresholds_at[place], first, len(logits))
 
 
 def normal(seed: int, role: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -428,23 +465,27 @@ def normal(seed: int, role: str, shape: tuple[int, ...], dtype: torch.dtype) -> 
 
 def _by_cdf(
     log_probs: Float64[Tensor, "*rows n"], numbers: Float64[Tensor, " rows"]
-) -> tuple[Int64[Tensor, " rows"], Bool[Tensor, " rows"]]:
-    """Return the index that each number falls on, and which rows have a law of positive and finite weight."""
+) -> tuple[Int64[Tensor, " rows"], Float64[Tensor, " rows"], Float64[Tensor, " *laws"]]:
+    """Return the index that each number falls on, how far it goes along the weights, and what they add up to.
+
+    It goes less far than that wherever there is a law, since u <= 1 - 2^-53: so the first entry of the cumulated weights
+    above it exists and carries probability, for an entry of probability zero equals its predecessor.
+    """
     weights = log_probs.exp()
-    if log_probs.dim() == 2 and log_probs.shape[-1] == 2:
-        # The same sums as below, in half the operations.
-        first, second = weights.unbind(-1)
-        total = first + second
-        threshold = numbers * total
-        return (first <= threshold).to(torch.int64), threshold < total
     cdf = weights.cumsum(-1)
-    # Strictly below a total that is positive and finite, because u <= 1 - 2^-53; so the first entry above it exists and
-    # carries probability: an entry of probability zero equals its predecessor and is never the first.
     threshold = numbers * cdf[..., -1]
-    is_law = threshold < cdf[..., -1]
     if cdf.dim() == 1:
-        return torch.searchsorted(cdf, threshold, right=True), is_law
-    return torch.searchsorted(cdf, threshold[:, None], right=True)[:, 0], is_law
+        return torch.searchsorted(cdf, threshold, right=True), threshold, cdf[-1]
+    return torch.searchsorted(cdf, threshold[:, None], right=True)[:, 0], threshold, cdf[:, -1]
+
+
+def _thresholds(numbers: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """Return the logits from which on the numbers mean True: sigmoid(logit) >= 1 - u."""
+    return -torch.logit(numbers)
+
+
+def _some(numbers: Float64[Tensor, " rows"], first: int, count: int) -> Float64[Tensor, " count"]:
+    return numbers if count == len(numbers) else numbers[first : first + count]
 
 
 def _check_laws(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError
 from gfnmc.core.symmetry import Symmetry
+from gfnmc.environments.filling import Filling
 
 
 class Direction(Enum):
@@ -99,6 +100,8 @@ class DiscreteEnvironment(Environment):
         positions: Number of positions, where the environment itself fixes or draws the position that the next
             action fills and a policy only chooses the value; action ids are then `position * values + value`.
             None where the policy chooses everything.
+        filling: How positions follow each other where they are filled one at a time and what a step does to the tokens
+            depends on the action alone: then whole walks are made at once. None where walks go step by step.
         action_tokens: Which tokens each action, the exit aside, is about, by their places in `tokens`: networks that
             have an embedding for each token read the action's logit there. The exit has to be the last action. None
             where actions are not about tokens.
@@ -113,6 +116,7 @@ class DiscreteEnvironment(Environment):
     changes_connect: bool = False
     rebuild_connects: int | None = None
     positions: int | None = None
+    filling: Filling | None = None
     action_tokens: Int64[Tensor, "actions tokens_an_action"] | None = None
 
     def describe(self) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class HyperGrid(DiscreteEnvironment):
         self.num_tokens = num_dims
         self.vocabulary = num_dims * side
         self._offset = torch.arange(num_dims) * side
+        # What each action adds to the coordinates; the exit adds nothing.
+        self._rise = torch.eye(num_dims + 1, num_dims, dtype=dtype)
 
     @classmethod
     def for_target(cls, target: SiteSpace) -> "HyperGrid":
@@ -67,10 +69,10 @@ class HyperGrid(DiscreteEnvironment):
         return torch.zeros(batch, self.num_dims, dtype=self.dtype)
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        return self._move(states, actions, 1)
+        return states + self._rise.index_select(0, actions)
 
     def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
-        return self._move(states, actions, -1)
+        return states - self._rise.index_select(0, actions)
 
     def is_source(self, states: Tensor) -> Bool[Tensor, " batch"]:
         return (states == 0).all(-1)
@@ -105,8 +107,8 @@ class HyperGrid(DiscreteEnvironment):
         # The exit and forbidden moves change nothing that is kept; clamping keeps their ids in the vocabulary.
         dim = actions.clamp(max=self.num_dims - 1)[:, None]
         before = states.gather(1, dim).to(torch.int64)
-        removed = self._offset[dim] + before
-        return TokenChange(removed, self._offset[dim] + (before + 1).clamp(max=self.side - 1))
+        removed = before + dim * self.side
+        return TokenChange(removed, removed + (before < self.side - 1))
 
     @property
     def num_changes(self) -> int:
@@ -117,8 +119,4 @@ class HyperGrid(DiscreteEnvironment):
 
     def change(self, objects: Tensor, changes: Int64[Tensor, " batch"]) -> Tensor:
         sign = 1 - 2 * (changes // self.num_dims)
-        return self._move(objects, changes % self.num_dims, sign[:, None].to(objects.dtype))
-
-    def _move(self, states: Tensor, dims: Int64[Tensor, " batch"], by: Tensor | int) -> Tensor:
-        axis = torch.arange(self.num_dims, device=states.device)
-        return states + (axis == dims[:, None]).to(states.dtype) * by
+        return objects + sign[:, None].to(objects.dtype) * self._rise.index_select(0, changes % self.num_dims)

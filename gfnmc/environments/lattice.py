@@ -20,6 +20,7 @@ from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.core.symmetry import Symmetry
 from gfnmc.core.typing import SiteSpace
 from gfnmc.environments.base import DiscreteEnvironment, TokenChange, uniform_log_probs
+from gfnmc.environments.filling import FixedFilling, UniformFilling
 
 Order = Literal["uniform", "fixed", "learned"]
 
@@ -81,6 +82,10 @@ class Lattice(DiscreteEnvironment):
         # Any site may have been the last one, so redoing one site at a time reaches everything.
         self.rebuild_connects = None if order == "fixed" else 1
         self._blank = self.num_values
+        if order == "fixed":
+            self.filling = FixedFilling(self.site_order, self._blank)
+        elif order == "uniform":
+            self.filling = UniformFilling(self.num_sites, self._blank)
         self._state_dtype = torch.int8 if self.num_values < 127 else torch.int64
         self._site_offset = torch.arange(self.num_sites) * (self.num_values + 1)
         self._value_table = torch.tensor(self.values, dtype=dtype)

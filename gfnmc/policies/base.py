@@ -19,6 +19,7 @@ from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError, OptionError, PolicyError
 from gfnmc.core.numerics import masked_log_softmax
 from gfnmc.environments.base import Direction, DiscreteEnvironment
+from gfnmc.policies.mlp_filler import MLPFiller
 from gfnmc.policies.sub_batches import SUB_BATCH
 
 Cache = Any
@@ -135,6 +136,20 @@ class DiscretePolicy(torch.nn.Module, ABC):
         if self.condition is None or self.condition.dim() == 1:
             return self
         return self.given(self.condition[rows])
+
+    def filler(self) -> MLPFiller | None:
+        """Return what chooses values at positions that are known ahead; None where walks go step by step."""
+        return None
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether what is computed now has gradients with respect to the weights."""
+        return torch.is_grad_enabled() and any(weight.requires_grad for weight in self.parameters())
+
+    @property
+    def empties_as_filled(self) -> bool:
+        """Whether a backward policy is the law that fits the environment's order of filling positions."""
+        return False
 
     def frozen(self: PolicyType) -> PolicyType:
         """Return a copy that no longer learns, as kernels want it."""
