@@ -334,7 +334,7 @@ class PhiloxDraws(NumberedDraws):
         self._tile = tile
         self._num_read = 0
         self._num_shared = 0
-        self._buffer: Tensor = torch.empty(0, num_rows)
+        self._buffer: Tensor = torch.empty(0, num_rows, dtype=torch.float64)
         self._next = 0
 
     @property
@@ -496,6 +496,8 @@ def _check_laws(
     Raises:
         PolicyError: If the weights of a law add up to zero or to NaN, in a row that decides.
     """
+    if bool(is_law.all()):
+        return
     if active is not None:
         is_law = is_law | ~active
     if not bool(is_law.all()):

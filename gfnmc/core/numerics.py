@@ -32,7 +32,7 @@ def masked_log_softmax(
     if temperature != 1.0:
         scores = scores / temperature
     if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
+        scores = torch.where(mask, scores, -math.inf)
     log_probs = scores.log_softmax(-1)
     # A row without any allowed action is no law, which torch writes as NaN.
     log_probs = log_probs.masked_fill(scores == -math.inf, -math.inf)

@@ -89,6 +89,9 @@ class Lattice(DiscreteEnvironment):
         self._state_dtype = torch.int8 if self.num_values < 127 else torch.int64
         self._site_offset = torch.arange(self.num_sites) * (self.num_values + 1)
         self._value_table = torch.tensor(self.values, dtype=dtype)
+        token = (self._site_offset[:, None] + torch.arange(self.num_values)).flatten()
+        blank = (self._site_offset + self._blank).repeat_interleave(self.num_values)
+        self.token_changes = TokenChange(blank[:, None], token[:, None])
 
     @classmethod
     def for_target(
@@ -165,10 +168,8 @@ class Lattice(DiscreteEnvironment):
     def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
         return states.to(torch.int64) + self._site_offset
 
-    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
-        site, value = actions // self.num_values, actions % self.num_values
-        offset = self._site_offset[site]
-        return TokenChange((offset + self._blank)[:, None], (offset + value)[:, None])
+    def token_change(self, states: Tensor, actions: Tensor) -> Int64[Tensor, " batch"]:
+        return actions
 
     def edges(self, states: Tensor) -> Bool[Tensor, "batch nodes nodes"]:
         return self._nearest.expand(states.shape[0], -1, -1)

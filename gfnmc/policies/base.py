@@ -19,6 +19,7 @@ from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError, OptionError, PolicyError
 from gfnmc.core.numerics import masked_log_softmax
 from gfnmc.environments.base import Direction, DiscreteEnvironment
+from gfnmc.policies.mlp_fill_gradient import MLPLearner
 from gfnmc.policies.mlp_filler import MLPFiller
 from gfnmc.policies.sub_batches import SUB_BATCH
 
@@ -140,6 +141,10 @@ class DiscretePolicy(torch.nn.Module, ABC):
     def filler(self) -> MLPFiller | None:
         """Return what chooses values at positions that are known ahead; None where walks go step by step."""
         return None
+
+    def scorer(self) -> MLPFiller | MLPLearner | None:
+        """Return what scores such walks; with gradients where there are any."""
+        return self.filler()
 
     @property
     def is_learning(self) -> bool:

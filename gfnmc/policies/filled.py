@@ -12,7 +12,8 @@ from gfnmc.core.draws import Draws
 from gfnmc.core.errors import PolicyError
 from gfnmc.environments.base import DiscreteEnvironment
 from gfnmc.environments.filling import Filling
-from gfnmc.policies.mlp_filler import MLPFiller
+from gfnmc.policies.mlp_fill_gradient import MLPLearner
+from gfnmc.policies.mlp_filler import MLPFiller, Walked
 from gfnmc.policies.path import Ends, Path
 
 
@@ -44,8 +45,8 @@ def fill(
         lengths,
         lengths == filling.num_positions,
         log_forward=log_forward,
-        start_cache=cache,
         end_cache=rows.back(filled.cache),
+        walked_with=rows.walked_back(filled.walked),
     )
 
 
@@ -85,11 +86,12 @@ def empty(
 
 
 def score_fill(
-    filler: MLPFiller, environment: DiscreteEnvironment, path: Path, cache: Float[Tensor, "batch hidden"]
+    filler: MLPFiller | MLPLearner, environment: DiscreteEnvironment, path: Path, cache: Float[Tensor, "batch hidden"]
 ) -> Float64[Tensor, "batch length"]:
     """Return log P_F of each action of paths, nats; 0 in the padding."""
     rows = _Rows(path.lengths)
-    values = filler.score(rows.ordered(cache), rows.ordered(path.actions).T.contiguous(), rows.num_active)
+    actions = rows.ordered(path.actions).T.contiguous()
+    values = filler.score(rows.ordered(cache), actions, rows.num_active, rows.walked_ordered(path.walked_with))
     place = torch.arange(len(values), device=values.device)[:, None]
     num_open = rows.lengths - place
     log_position = _filling_of(environment).log_choice(num_open)
@@ -127,6 +129,16 @@ class _Rows:
 
     def back(self, values: Tensor) -> Tensor:
         return values if self.order is None else values.index_select(0, self._inverse)
+
+    def walked_ordered(self, walked: Walked | None) -> Walked | None:
+        if walked is None or self.order is None:
+            return walked
+        return walked._replace(differences=walked.differences.index_select(2, self.order))
+
+    def walked_back(self, walked: Walked) -> Walked:
+        if self.order is None:
+            return walked
+        return walked._replace(differences=walked.differences.index_select(2, self._inverse))
 
     def without_padding(self, values: Tensor) -> Tensor:
         """Return steps of the ordered rows with 0 after the end of each."""

@@ -25,12 +25,15 @@ from gfnmc.core.errors import OptionError
 from gfnmc.environments.base import Direction, DiscreteEnvironment
 from gfnmc.policies.base import DiscretePolicy, gather
 from gfnmc.policies.condition_encoder import ConditionEncoder
-from gfnmc.policies.mlp_filler import MLPFiller
+from gfnmc.policies.mlp_fill_gradient import FillWeights, MLPLearner
+from gfnmc.policies.mlp_filler import MLPFiller, less_first
 from gfnmc.policies.mlp_products import MLPProducts
 from gfnmc.policies.sub_batches import in_sub_batches
 from gfnmc.policies.weights import InitialWeights
 
 _FINEST_GRID = {torch.float32: 2.0**14, torch.float64: 2.0**43}
+_FEW_TOKENS = 8
+"""Up to so many tokens, reading a state afresh costs less than carrying its sum along a path."""
 _MANTISSA = {torch.float32: 23, torch.float64: 52}
 
 
@@ -87,8 +90,8 @@ class MLPPolicy(DiscretePolicy):
         self.encoder = ConditionEncoder(num_conditions, width, weights) if num_conditions else None
         # What sums are exact on, once frozen; None before.
         self._grid: float | None = None
-        # What was made of the weights for walks, and which weights these were.
-        self._derived: tuple[tuple[tuple[int, int], ...], dict[str, Any]] = ((), {})
+        # What was made of the weights for walks, and which weights these were; one for all views of the policy.
+        self._derived: dict[str, Any] = {}
 
     def begin(self, states: Tensor) -> Float[Tensor, "batch cache"]:
         if len(states) > 1 and bool((states == states[0]).all()):
@@ -106,6 +109,8 @@ class MLPPolicy(DiscretePolicy):
     def along(
         self, states: Tensor, actions: Int64[Tensor, "batch length"], select: Bool[Tensor, "batch length_plus_1"]
     ) -> Float[Tensor, "selected cache"]:
+        if self.environment.num_tokens <= _FEW_TOKENS:
+            return super().along(states, actions, select)
         first = self.begin(states[:, 0])[:, None]
         change = self._change(states[:, :-1].flatten(0, 1), actions.flatten()).unflatten(0, actions.shape)
         return torch.cat([first, first + change.cumsum(1)], 1)[select]
@@ -138,6 +143,7 @@ class MLPPolicy(DiscretePolicy):
 
     def frozen(self) -> "MLPPolicy":
         frozen = super().frozen()
+        frozen._derived = {}
         if frozen._grid is None:
             bound = float(frozen.embedding.abs().max()) * self.environment.num_tokens
             bound += float(frozen.embedding_bias.abs().max())
@@ -153,9 +159,23 @@ class MLPPolicy(DiscretePolicy):
         derived = self._derived_from_weights()
         if "filler" not in derived:
             derived["filler"] = MLPFiller(
-                self.environment, self.embedding.detach(), self._products(), self.head.detach(), self.head_bias.detach()
+                self.environment, self._change_table(), self._products(), self.head.detach(), self.head_bias.detach()
             )
         return derived["filler"].with_exploration(self.temperature, self.epsilon)
+
+    def scorer(self) -> MLPFiller | MLPLearner | None:
+        filler = self.filler()
+        if filler is None or not self.is_learning:
+            return filler
+        assert self.environment.token_changes is not None and self._positions is not None
+        layers = [part for layer in zip(self.hidden, self.hidden_bias, strict=True) for part in layer]
+        weights = FillWeights(
+            self._change_of(*self.environment.token_changes),
+            less_first(self.head.unflatten(0, (self._positions, -1))),
+            less_first(self.head_bias.unflatten(0, (self._positions, -1))),
+            tuple(layers),
+        )
+        return MLPLearner(filler, weights)
 
     def options(self) -> dict[str, Any]:
         return {
@@ -170,6 +190,20 @@ class MLPPolicy(DiscretePolicy):
     def _values_per_position(self) -> int:
         return self.num_actions // (self._positions or 1)
 
+    def _change_of(
+        self, removed: Int64[Tensor, "batch changed"], added: Int64[Tensor, "batch changed"]
+    ) -> Float[Tensor, "batch cache"]:
+        change = torch.nn.functional.embedding(added, self.embedding)
+        change = change - torch.nn.functional.embedding(removed, self.embedding)
+        return change.sum(1)
+
+    def _change_table(self) -> Float[Tensor, "changes cache"]:
+        derived = self._derived_from_weights()
+        if "changes" not in derived:
+            assert self.environment.token_changes is not None
+            derived["changes"] = self._change_of(*self.environment.token_changes).detach()
+        return derived["changes"]
+
     def _products(self) -> MLPProducts:
         derived = self._derived_from_weights()
         if "products" not in derived:
@@ -181,11 +215,15 @@ class MLPPolicy(DiscretePolicy):
 
     def _derived_from_weights(self) -> dict[str, Any]:
         """Return what was made of the weights as they are now."""
+        if self._sub_batch is not None and self._derived:
+            # Frozen weights stay what they are.
+            return self._derived
         weights = [self.embedding, *self.hidden, *self.hidden_bias, self.head, self.head_bias]
         versions = tuple((weight.data_ptr(), weight._version) for weight in weights)
-        if self._derived[0] != versions:
-            self._derived = versions, {}
-        return self._derived[1]
+        if self._derived.get("versions") != versions:
+            self._derived.clear()
+            self._derived["versions"] = versions
+        return self._derived
 
     def _total(self, states: Tensor) -> Float[Tensor, "batch cache"]:
         tokens = self.environment.tokens(states)
@@ -207,10 +245,10 @@ class MLPPolicy(DiscretePolicy):
         return position, gather(law, position)
 
     def _change(self, states: Tensor, actions: Int64[Tensor, " batch"]) -> Float[Tensor, "batch cache"]:
+        if self.environment.token_changes is not None and not self.is_learning:
+            return self._change_table().index_select(0, self.environment.token_change(states, actions))
         removed, added = self.environment.changed_tokens(states, actions)
-        change = torch.nn.functional.embedding(added, self.embedding)
-        change = change - torch.nn.functional.embedding(removed, self.embedding)
-        return change[:, 0] if change.shape[1] == 1 else change.sum(1)
+        return self._change_of(removed, added)
 
     def _condition_part(self, encoder: ConditionEncoder, batch: int) -> Float[Tensor, "rows cache"]:
         part = in_sub_batches(encoder, self._sub_batch, self._bound_condition(batch))

@@ -12,6 +12,7 @@ The numbers are those of a walk step by step (`rollout`), to the bit: sums of em
 """
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,18 @@ _DENSE_ACTIONS = 16
 """Up to so many actions for each value beyond the first, one product with all heads costs less than gathering some."""
 
 
+class Walked(NamedTuple):
+    """What a policy computed on the way, from which scores by the same weights follow.
+
+    Attributes:
+        made_of: Made of the weights, and different where they are.
+        differences: The logits of all values but the first, less that of the first.
+    """
+
+    made_of: Tensor
+    differences: Float64[Tensor, "length others batch"]
+
+
 class Filled(NamedTuple):
     """What a policy chose.
 
@@ -41,11 +54,13 @@ class Filled(NamedTuple):
         actions: The position and the value of each step, as one action.
         log_probs: The log-probability of the value, nats; anything beyond a row's last step.
         cache: The policy's cache at the end.
+        walked: What was computed on the way.
     """
 
     actions: Int64[Tensor, "length batch"]
     log_probs: Float64[Tensor, "length batch"]
     cache: Float[Tensor, "batch hidden"]
+    walked: Walked
 
 
 class MLPFiller:
@@ -53,16 +68,16 @@ class MLPFiller:
 
     Args:
         environment: What is filled.
-        embedding: The policy's weights, which must not change while this is in use; so the others.
+        change: What each action adds to the sum of embeddings.
         products: The layers after the embeddings.
-        head: Weights of the logits.
+        head: Weights of the logits, which must not change while this is in use.
         head_bias: Their biases.
     """
 
     def __init__(
         self,
         environment: DiscreteEnvironment,
-        embedding: Float[Tensor, "vocabulary hidden"],
+        change: Float[Tensor, "actions hidden"],
         products: MLPProducts,
         head: Float[Tensor, "actions hidden"],
         head_bias: Float[Tensor, " actions"],
@@ -70,14 +85,11 @@ class MLPFiller:
         assert environment.positions is not None
         self.num_values = environment.num_actions // environment.positions
         self._temperature, self._epsilon = 1.0, 0.0
-        actions = torch.arange(environment.num_actions)
-        removed, added = environment.changed_tokens(environment.source(len(actions)), actions)
-        change = (embedding[added] - embedding[removed]).sum(1)
         # Its last row is for a step that does nothing.
         self._change = torch.cat([change, torch.zeros_like(change[:1])])
         self._layers = products.layers
         self._head = ValueHead(head, head_bias, environment.positions)
-        self._multiple = max([layer.multiple for layer in self._layers] + [self._head.multiple])
+        self._padded = functools.lru_cache(maxsize=1024)(self._num_padded)
 
     def with_exploration(self, temperature: float, epsilon: float) -> "MLPFiller":
         """Return the same with a law that is tempered and mixed with the uniform one."""
@@ -127,11 +139,16 @@ class MLPFiller:
             self._walk_rows(cache, positions, num_active, decisions, places, rows)
             for rows in _blocks(len(cache), _BLOCK)
         ]
-        actions, log_probs, caches = zip(*walked, strict=True)
-        return Filled(torch.cat(actions, 1), torch.cat(log_probs, 1), torch.cat(caches))
+        parts = zip(*walked, strict=True)
+        actions, differences, caches = (torch.cat(part, dim) for part, dim in zip(parts, (1, 2, 0), strict=True))
+        return Filled(actions, self.chosen(differences, actions), caches, Walked(self._change, differences))
 
     def score(
-        self, cache: Float[Tensor, "batch hidden"], actions: Int64[Tensor, "length batch"], num_active: list[int]
+        self,
+        cache: Float[Tensor, "batch hidden"],
+        actions: Int64[Tensor, "length batch"],
+        num_active: list[int],
+        walked: Walked | None = None,
     ) -> Float64[Tensor, "length batch"]:
         """Return the log-probability of each value of walks done before, nats; anything beyond a row's last step.
 
@@ -139,9 +156,27 @@ class MLPFiller:
             cache: Where the walks start; longer walks before shorter ones.
             actions: What was done.
             num_active: How many rows, from the first on, still walk at each step.
+            walked: What was computed when the walks were made.
         """
-        scored = [self._score_rows(cache, actions, num_active, rows) for rows in _blocks(len(cache), _SCORED)]
-        return torch.cat(scored, 1)
+        known = self.known_differences(walked)
+        return self.chosen(self.differences(cache, actions, num_active) if known is None else known, actions)
+
+    def differences(
+        self, cache: Float[Tensor, "batch hidden"], actions: Int64[Tensor, "length batch"], num_active: list[int]
+    ) -> Float64[Tensor, "length others batch"]:
+        """Return the logits of all values but the first, less that of the first, along walks; see `score`."""
+        found = [self._differences_of(cache, actions, num_active, rows) for rows in _blocks(len(cache), _SCORED)]
+        return torch.cat(found, 2)
+
+    def known_differences(self, walked: Walked | None) -> Float64[Tensor, "length others batch"] | None:
+        """Return the differences of walks that were made with these very weights; None of others."""
+        return walked.differences if walked is not None and walked.made_of is self._change else None
+
+    def chosen(
+        self, differences: Float64[Tensor, "length others rows"], actions: Int64[Tensor, "length rows"]
+    ) -> Float64[Tensor, "length rows"]:
+        """Return the log-probabilities of the values that actions put in, nats."""
+        return self._laws(differences.transpose(0, 1)).gather(0, (actions % self.num_values)[None])[0]
 
     def retreat(
         self, cache: Float[Tensor, "batch hidden"], actions: Int64[Tensor, "batch length"], lengths: Int64[Tensor, " batch"]
@@ -167,8 +202,8 @@ class MLPFiller:
         change = self._change.index_select(0, new) - self._change.index_select(0, old)
         return cache.index_add(0, row, change)
 
-    def _padded(self, num_rows: int) -> int:
-        return -(-num_rows // self._multiple) * self._multiple
+    def _num_padded(self, num_rows: int) -> int:
+        return max([layer.padded(num_rows) for layer in self._layers] + [self._head.padded(num_rows)])
 
     def _walk_rows(
         self,
@@ -178,7 +213,8 @@ class MLPFiller:
         decisions: Ahead,
         places: range,
         rows: slice,
-    ) -> Filled:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the actions of some rows, the differences of logits that led to them, and the cache at the end."""
         positions, first, size = positions[:, rows], rows.start, rows.stop - rows.start
         buffers = _Buffers(size, self._padded(size), cache[rows])
         differences = self._no_differences(len(positions), size, cache)
@@ -207,15 +243,15 @@ class MLPFiller:
                 action += decisions.categorical(place, self._laws(torch.stack(found)).T, first)
             torch.index_select(self._change, 0, action, out=room.scratch)
             room.pre.add_(room.scratch)
-        return Filled(actions, self._chosen(differences, actions), buffers.first(size, size).pre)
+        return actions, differences, buffers.first(size, size).pre
 
-    def _score_rows(
+    def _differences_of(
         self,
         cache: Float[Tensor, "batch hidden"],
         actions: Int64[Tensor, "length batch"],
         num_active: list[int],
         rows: slice,
-    ) -> Float64[Tensor, "length rows"]:
+    ) -> Float64[Tensor, "length others rows"]:
         actions, first, size = actions[:, rows], rows.start, rows.stop - rows.start
         positions = actions // self.num_values
         offsets = self._head.offsets(positions)
@@ -236,7 +272,7 @@ class MLPFiller:
             offset = offsets[steps, :, some].transpose(0, 1).flatten(1)
             self._differences_into(list(found), room, positions[steps, some].flatten(), list(offset))
             differences[steps, :, some] = found.unflatten(1, (-1, count)).transpose(0, 1)
-        return self._chosen(differences, actions)
+        return differences
 
     def _at(
         self, cache: Float[Tensor, "batch hidden"], positions: Int64[Tensor, " batch"]
@@ -273,12 +309,6 @@ class MLPFiller:
     def _laws(self, differences: Float64[Tensor, "others *rows"]) -> Float64[Tensor, "values *rows"]:
         return value_law(differences, self._temperature, self._epsilon)
 
-    def _chosen(
-        self, differences: Float64[Tensor, "length others rows"], actions: Int64[Tensor, "length rows"]
-    ) -> Float64[Tensor, "length rows"]:
-        """Return the log-probabilities of the values that actions put in, nats."""
-        return self._laws(differences.transpose(0, 1)).gather(0, (actions % self.num_values)[None])[0]
-
     def _before_each(
         self,
         path: Float[Tensor, "steps_of_count hidden"],
@@ -291,6 +321,11 @@ class MLPFiller:
             pre += self._change.index_select(0, done)
 
 
+def less_first(by_value: Float[Tensor, "positions values *rest"]) -> Float[Tensor, "positions others *rest"]:
+    """Return what belongs to each value but the first, less what belongs to the first."""
+    return by_value[:, 1:] - by_value[:, :1]
+
+
 class ValueHead:
     """The logits of the values at one position of each row.
 
@@ -298,9 +333,6 @@ class ValueHead:
         head: Weights of the logits of all actions.
         bias: Their biases.
         num_positions: Positions that the actions are about.
-
-    Attributes:
-        multiple: Hidden rows come in multiples of this.
     """
 
     def __init__(
@@ -308,16 +340,18 @@ class ValueHead:
     ) -> None:
         self._num_values = len(head) // num_positions
         self._others = torch.arange(self._num_values - 1, device=head.device)
-        self._biases = _less_first(bias.view(num_positions, -1))
-        heads = _less_first(head.view(num_positions, self._num_values, -1))
+        self._biases = less_first(bias.view(num_positions, -1))
+        heads = less_first(head.view(num_positions, self._num_values, -1))
         self._dense = None
-        self.multiple = 1
         if len(head) <= _DENSE_ACTIONS * (self._num_values - 1):
             heads = heads.flatten(0, 1)
             self._dense = RowProducts(heads, heads.new_zeros(len(heads)))
-            self.multiple = self._dense.multiple
             return
         self._heads = [heads[:, value].contiguous() for value in range(self._num_values - 1)]
+
+    def padded(self, num_rows: int) -> int:
+        """Return how many rows to fill up to."""
+        return num_rows if self._dense is None else self._dense.padded(num_rows)
 
     def offsets(self, positions: Int64[Tensor, "length rows"]) -> Float[Tensor, "length others rows"]:
         """Return what `differences_into` adds at each position, for many steps at once."""
@@ -368,8 +402,8 @@ def value_law(
         law = torch.cat([-largest[None], differences - largest])
         total = law[0].exp()
         for value in law[1:]:
-            total += value.exp()
-        law -= total.log()
+            total = total + value.exp()
+        law = law - total.log()
     return law if epsilon == 0.0 else (law.exp() * (1.0 - epsilon) + epsilon / len(law)).log()
 
 
@@ -417,7 +451,3 @@ def _by_step(steps: Tensor) -> list[tuple[Tensor, ...]]:
     """Return a tensor a step and value; splitting all at once takes less time than one after the other."""
     rows, width = steps.flatten(0, 1).unbind(0), steps.shape[1]
     return [rows[begun : begun + width] for begun in range(0, len(rows), width)]
-
-
-def _less_first(by_value: Float[Tensor, "positions values *rest"]) -> Float[Tensor, "positions others *rest"]:
-    return by_value[:, 1:] - by_value[:, :1]

@@ -26,19 +26,22 @@ class MLPProducts:
     ) -> None:
         self.layers = [RowProducts(weight, bias) for weight, bias in layers]
         self._head = RowProducts(head, head_bias)
-        self._multiple = max(product.multiple for product in [*self.layers, self._head])
+
+    def padded(self, num_rows: int) -> int:
+        """Return how many rows to fill up to."""
+        return max(product.padded(num_rows) for product in [*self.layers, self._head])
 
     def logits(self, pre: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch actions"]:
         """Return the logits of all actions from sums of embeddings."""
-        num_rows = len(pre)
-        num_padded = -(-num_rows // self._multiple) * self._multiple
-        hidden = pre.clamp_min(0.0)
-        if num_padded > num_rows:
-            hidden = torch.nn.functional.pad(hidden, (0, 0, 0, num_padded - num_rows))
+        num_rows = pre.shape[0]
+        hidden = pre.new_empty(self.padded(num_rows), pre.shape[1])
+        torch.clamp_min(pre, 0.0, out=hidden[:num_rows])
+        # Rows that only fill a block up must not be anything that slows a product down.
+        hidden[num_rows:].zero_()
         layer = torch.empty_like(hidden)
         for product in self.layers:
             product.into(layer, hidden)
             hidden.add_(layer.relu_())
-        logits = hidden.new_empty(num_padded, self._head.outputs)
+        logits = hidden.new_empty(hidden.shape[0], self._head.outputs)
         self._head.into(logits, hidden)
         return logits[:num_rows]

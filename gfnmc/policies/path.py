@@ -42,6 +42,7 @@ class Path:
         log_backward: log P_B of taking the object apart down to the start, nats; None until scored.
         start_cache: What the forward policy knows at the start, where a pair hands it on; None elsewhere.
         end_cache: The same at the end.
+        walked_with: What the policy that walked computed on the way, for scores by the same weights; None elsewhere.
     """
 
     walked: Shaped[Tensor, "batch length_plus_1 *state"] | Ends
@@ -52,6 +53,7 @@ class Path:
     log_backward: Float64[Tensor, " batch"] | None = None
     start_cache: Any = None
     end_cache: Any = None
+    walked_with: Any = None
 
     @cached_property
     def states(self) -> Shaped[Tensor, "batch length_plus_1 *state"]:
@@ -89,6 +91,7 @@ class Path:
             log_backward=None,
             start_cache=None,
             end_cache=None,
+            walked_with=None,
         )
 
     def _walked_again(self, ends: Ends) -> Shaped[Tensor, "batch length_plus_1 *state"]:

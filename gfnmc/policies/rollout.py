@@ -78,10 +78,10 @@ def forward_scores(
     Transition t leaves the t-th state of the path. Where there is an exit action the exit is a row's last
     transition. Added up, they are `score_forward`.
     """
-    filler = None if policy.is_learning else policy.filler()
-    if filler is not None:
+    scorer = policy.scorer()
+    if scorer is not None:
         cache = policy.begin(path.start) if path.start_cache is None else path.start_cache
-        return score_fill(filler, environment, path, cache)
+        return score_fill(scorer, environment, path, cache)
     scores = _forward_scores_by_state(policy, environment, path)
     return scores if environment.exit_action is not None else scores[:, :-1]
 
@@ -167,7 +167,8 @@ def _scores_by_state(
     count = select.sum(1)
     decided = torch.arange(actions.shape[1], device=count.device) < count[:, None]
     cache = policy.along(path.states, path.actions, select)
-    return scattered(select, policy.score(cache, path.states[select], actions[decided]))
+    states = path.states.flatten(0, 1).index_select(0, select.flatten().nonzero()[:, 0])
+    return scattered(select, policy.score(cache, states, actions[decided]))
 
 
 def _in_order(scores: Float64[Tensor, "batch n"]) -> Float64[Tensor, " batch"]:

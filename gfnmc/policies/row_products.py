@@ -29,7 +29,6 @@ class RowProducts:
 
     Attributes:
         outputs: Width of a product.
-        multiple: The number of rows is a multiple of this.
     """
 
     def __init__(self, weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, " outputs"]) -> None:
@@ -37,10 +36,9 @@ class RowProducts:
         self._bias = bias.detach()
         self.outputs, inputs = weight.shape
         self._sizes = _agreeing_sizes(inputs, self.outputs, weight.dtype, weight.device, torch.get_num_threads())
-        self.multiple = self._sizes[-1]
 
-    def into(self, out: Float[Tensor, "rows outputs"], rows: Float[Tensor, "rows inputs"]) -> None:
-        """Write the products of the rows into `out`."""
+    def into(self, out: Float[Tensor, "padded outputs"], rows: Float[Tensor, "padded inputs"]) -> None:
+        """Write the products of the rows, as many as `padded` says, into `out`."""
         begun, num_rows = 0, rows.shape[0]
         if num_rows in self._sizes:
             torch.addmm(self._bias, rows, self._weight, out=out)
@@ -50,6 +48,12 @@ class RowProducts:
                 end = begun + size
                 torch.addmm(self._bias, rows[begun:end], self._weight, out=out[begun:end])
                 begun = end
+
+    def padded(self, num_rows: int) -> int:
+        """Return how many rows to fill up to: whole blocks, the last of which may be smaller than the standard one."""
+        whole = num_rows // SUB_BATCH * SUB_BATCH
+        rest = num_rows - whole
+        return whole + min((size for size in (0, *self._sizes) if rest <= size <= SUB_BATCH), default=SUB_BATCH)
 
 
 @functools.lru_cache(maxsize=256)

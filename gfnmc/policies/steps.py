@@ -1,7 +1,7 @@
 """Walks step by step, in any environment.
 
-Rows that are done leave the batch once they are many: what a row does never depends on its neighbours, nor do its
-numbers, and the network then has fewer rows to look at.
+Rows that are done leave the batch: what a row does never depends on its neighbours, nor do its numbers, and the network
+then has fewer rows to look at.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,6 @@ from gfnmc.core.numerics import where_rows
 from gfnmc.environments.base import DiscreteEnvironment
 from gfnmc.policies.base import Cache, DiscretePolicy
 from gfnmc.policies.path import Path, reversed_path
-
-_SHARE_LEFT = 0.75
-"""The rows that are done leave the batch where no larger share goes on."""
-
 
 def step_forward(policy: DiscretePolicy, environment: DiscreteEnvironment, states: Tensor, draws: Draws) -> Path:
     """Build finished objects from `states` by P_F; the result has `log_forward`."""
@@ -57,7 +53,7 @@ def step_backward(
 
     def may_go_on() -> Bool[Tensor, " rows"]:
         may = ~environment.is_source(walk.states)
-        return may if num_steps is None else may & (walk.lengths < num_steps[walk.rows])
+        return may if num_steps is None else may & (num_steps[walk.rows] > walk.num_steps)
 
     walk.go_on(may_go_on())
     while walk.num_active:
@@ -73,8 +69,8 @@ class _Walk:
     Attributes:
         rows: Which rows of the batch are still looked at.
         states: Where they stand.
-        lengths: Actions they have done.
         num_active: How many of them go on.
+        num_steps: Actions that they have done.
 
     Args:
         policy: What chooses.
@@ -86,20 +82,19 @@ class _Walk:
         self._policy = policy
         self._all_draws = self._draws = draws
         self._cache = policy.begin(states)
+        self._start = states
         self.rows = torch.arange(len(states), device=states.device)
         self.states = states
-        self.lengths = torch.zeros_like(self.rows)
         self.num_active = len(states)
-        self._log_prob = torch.zeros(len(states), dtype=torch.float64, device=states.device)
+        self.num_steps = 0
         self._active = torch.ones_like(self.rows, dtype=torch.bool)
-        self._trail: list[tuple[Tensor, Tensor, Tensor]] = []
-        # Of all rows, what those that have left had in the end.
-        self._final = states.clone(), self.lengths.clone(), self._log_prob.clone()
+        self._chosen: list[tuple[Tensor, Tensor]] = []
+        self._done: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def choose(self) -> Int64[Tensor, " rows"]:
         """Draw an action for each row that is active."""
         actions, log_prob = self._policy.sample(self._cache, self.states, self._draws, self._active)
-        self._log_prob = torch.where(self._active, self._log_prob + log_prob, self._log_prob)
+        self._chosen.append(self._of_active(self.rows, log_prob))
         return actions
 
     def go_on(
@@ -115,28 +110,27 @@ class _Walk:
             The actions of the rows that are still there.
         """
         actions = self.rows if actions is None else actions
-        self._active = self._active & is_left
-        self.num_active = int(self._active.sum())
-        may_leave = self._cache is None or (isinstance(self._cache, Tensor) and len(self._cache) == len(self.rows))
-        if may_leave and 0 < self.num_active <= _SHARE_LEFT * len(self.rows):
-            self._write_final()
-            left = self._active.nonzero()[:, 0]
-            self.rows, self.states, self.lengths = self.rows[left], self.states[left], self.lengths[left]
-            self._cache = None if self._cache is None else self._cache.index_select(0, left)
-            self._log_prob, self._active, actions = self._log_prob[left], self._active[left], actions[left]
-            self._draws = self._all_draws.for_rows(self.rows)
+        active = is_left if self._all_are_active else self._active & is_left
+        self.num_active, self._active = int(active.sum()), active
+        if self._all_are_active or self.num_active == 0 or not self._may_leave:
+            return actions
+        left = active.nonzero()[:, 0]
+        self.rows, self.states, actions, self._active = (
+            values.index_select(0, left) for values in (self.rows, self.states, actions, active)
+        )
+        self._cache = None if self._cache is None else self._cache.index_select(0, left)
+        self._draws = self._all_draws.for_rows(self.rows)
         return actions
 
     def step(self, actions: Int64[Tensor, " rows"], move: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Do the actions in the rows that are active."""
         if not self.num_active:
             return
-        self._trail.append((self.rows, self.states, torch.where(self._active, actions, 0)))
-        self._cache = self._policy.advance(self._cache, self.states, actions)
         moved = move(self.states, actions)
-        all_move = self.num_active == len(self.rows)
-        self.states = moved if all_move else where_rows(self._active, moved, self.states)
-        self.lengths = self.lengths + self._active
+        self._done.append(self._of_active(self.rows, actions, moved))
+        self._cache = self._policy.advance(self._cache, self.states, actions)
+        self.states = moved if self._all_are_active else where_rows(self._active, moved, self.states)
+        self.num_steps += 1
 
     def record(
         self,
@@ -147,19 +141,40 @@ class _Walk:
         Float64[Tensor, " batch"],
     ]:
         """Return all states and actions, the lengths and the log-probabilities; after a row's end its state repeats."""
-        self._write_final()
-        ends, lengths, log_prob = self._final
-        length = len(self._trail)
-        visited = ends[:, None].repeat(1, length + 1, *[1] * (ends.dim() - 1))
-        done = torch.zeros(len(ends), length, dtype=torch.int64, device=ends.device)
-        if length:
-            rows, states, actions = (torch.cat(parts) for parts in zip(*self._trail, strict=True))
-            counts = torch.tensor([len(part) for part, _, _ in self._trail], device=ends.device)
-            place = torch.arange(length, device=ends.device).repeat_interleave(counts)
-            visited[rows, place] = states
-            done[rows, place] = actions
-        return visited, done, lengths, log_prob
+        start, device = self._start, self._start.device
+        visited = start[:, None].repeat(1, self.num_steps + 1, *[1] * (start.dim() - 1))
+        actions = torch.zeros(len(start), self.num_steps, dtype=torch.int64, device=device)
+        lengths = torch.zeros(len(start), dtype=torch.int64, device=device)
+        log_probs = torch.zeros(len(start), max(len(self._chosen), 1), dtype=torch.float64, device=device)
+        if self._chosen:
+            rows, chosen = (torch.cat(parts) for parts in zip(*self._chosen, strict=True))
+            log_probs[rows, _places([rows for rows, _ in self._chosen])] = chosen
+        if self._done:
+            rows, done, moved = (torch.cat(parts) for parts in zip(*self._done, strict=True))
+            place = _places([rows for rows, _, _ in self._done])
+            actions[rows, place] = done
+            visited[rows, place + 1] = moved
+            lengths = torch.bincount(rows, minlength=len(start))
+            last = torch.minimum(torch.arange(self.num_steps + 1, device=device), lengths[:, None])
+            visited = visited[torch.arange(len(start), device=device)[:, None], last]
+        # Added one after the other, as scores of paths are.
+        return visited, actions, lengths, log_probs.cumsum(1)[:, -1]
 
-    def _write_final(self) -> None:
-        for final, now in zip(self._final, (self.states, self.lengths, self._log_prob), strict=True):
-            final.index_copy_(0, self.rows, now)
+    @property
+    def _all_are_active(self) -> bool:
+        return self.num_active == len(self.rows)
+
+    @property
+    def _may_leave(self) -> bool:
+        """Whether a part of the cache is known to be the cache of a part of the rows."""
+        cache = self._cache
+        return cache is None or (isinstance(cache, Tensor) and cache.dim() > 0 and len(cache) == len(self.rows))
+
+    def _of_active(self, *values: Tensor) -> tuple[Tensor, ...]:
+        return values if self._all_are_active else tuple(value[self._active] for value in values)
+
+
+def _places(rows: list[Tensor]) -> Int64[Tensor, " all"]:
+    """Return for each row of each list its place among the lists."""
+    counts = torch.tensor([len(some) for some in rows], device=rows[0].device)
+    return torch.arange(len(rows), device=counts.device).repeat_interleave(counts)
