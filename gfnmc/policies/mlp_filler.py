@@ -13,6 +13,7 @@ The numbers are those of a walk step by step (`rollout`), to the bit: sums of em
 
 import copy
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -316,9 +317,12 @@ class MLPFiller:
         actions: Int64[Tensor, "steps count"],
     ) -> None:
         """Write the sums before each of the actions into `path`, and those after the last into `pre`."""
-        for before, done in zip(path.view(*actions.shape, -1).unbind(0), actions.unbind(0), strict=True):
-            before.copy_(pre)
-            pre += self._change.index_select(0, done)
+        torch.index_select(self._change, 0, actions[:-1].flatten(), out=path[actions.shape[1] :])
+        steps = path.view(*actions.shape, -1).unbind(0)
+        steps[0].copy_(pre)
+        for before, after in itertools.pairwise(steps):
+            after += before
+        torch.add(steps[-1], self._change.index_select(0, actions[-1]), out=pre)
 
 
 def less_first(by_value: Float[Tensor, "positions values *rest"]) -> Float[Tensor, "positions others *rest"]:
