@@ -184,6 +184,8 @@ def _written(
     """Return the states with the values at the positions of each row's walk."""
     if not len(positions):
         return states
+    if bool((lengths == len(positions)).all()):
+        return states.scatter(1, positions.T, values.T.to(states.dtype))
     # The padding writes a row's first value once more; a row without any, the value that is there.
     place = torch.arange(len(positions), device=lengths.device)[:, None]
     positions = torch.where(place < lengths, positions, positions[:1])

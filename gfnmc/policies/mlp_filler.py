@@ -29,7 +29,7 @@ from gfnmc.policies.row_products import RowProducts
 _BLOCK = 256
 """Rows that walk together: their buffers fit into a cache."""
 
-_SCORED = 512
+_SCORED = 256
 """Rows that are scored together."""
 
 _DENSE_ACTIONS = 16
@@ -255,7 +255,6 @@ class MLPFiller:
     ) -> Float64[Tensor, "length others rows"]:
         actions, first, size = actions[:, rows], rows.start, rows.stop - rows.start
         positions = actions // self.num_values
-        offsets = self._head.offsets(positions)
         differences = self._no_differences(len(actions), size, cache)
         pre = cache[rows].clone()
         together = max(1, _SCORED // size)
@@ -266,12 +265,11 @@ class MLPFiller:
             if count <= 0:
                 break
             steps, some = slice(begun, begun + together), slice(None, count)
-            done = actions[steps, some]
-            room = buffers.first(done.numel(), self._padded(done.numel()))
+            done, where = actions[steps, some], positions[steps, some].flatten()
+            room = buffers.first(len(where), self._padded(len(where)))
             self._before_each(room.pre, pre[:count], done)
-            found = differences.new_empty(self.num_values - 1, done.numel())
-            offset = offsets[steps, :, some].transpose(0, 1).flatten(1)
-            self._differences_into(list(found), room, positions[steps, some].flatten(), list(offset))
+            found = differences.new_empty(self.num_values - 1, len(where))
+            self._differences_into(found.unbind(0), room, where, self._head.offsets(where[None])[0].unbind(0))
             differences[steps, :, some] = found.unflatten(1, (-1, count)).transpose(0, 1)
         return differences
 
@@ -359,7 +357,7 @@ class ValueHead:
 
     def offsets(self, positions: Int64[Tensor, "length rows"]) -> Float[Tensor, "length others rows"]:
         """Return what `differences_into` adds at each position, for many steps at once."""
-        return self._biases[positions].movedim(-1, 1)
+        return self._biases.index_select(0, positions.flatten()).unflatten(0, positions.shape).movedim(-1, 1)
 
     def differences_into(
         self, found: Sequence[Tensor], room: "_Room", positions: Int64[Tensor, " rows"], offsets: Sequence[Tensor]
