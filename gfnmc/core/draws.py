@@ -130,9 +130,7 @@ class Ahead(ABC):
         """
 
     @abstractmethod
-    def categorical(
-        self, place: int, log_probs: Float64[Tensor, "some n"], first: int = 0
-    ) -> Int64[Tensor, " some"]:
+    def categorical(self, place: int, log_probs: Float64[Tensor, "some n"], first: int = 0) -> Int64[Tensor, " some"]:
         """Choose an index for some rows that follow each other.
 
         Nothing is checked: where a law is no law the index may be any, and its log-probability tells.
@@ -144,9 +142,7 @@ class Ahead(ABC):
         """
 
     @abstractmethod
-    def bernoulli_logits(
-        self, place: int, logits: Float[Tensor, " some"], first: int = 0
-    ) -> Bool[Tensor, " some"]:
+    def bernoulli_logits(self, place: int, logits: Float[Tensor, " some"], first: int = 0) -> Bool[Tensor, " some"]:
         """Return True with probability 1 / (1 + exp(-logits)), for some rows that follow each other."""
 
 

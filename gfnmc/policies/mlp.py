@@ -13,6 +13,7 @@ A frozen policy must give a state the same logits however it was reached (docs/e
 its matrix products run in sub-batches of one fixed size.
 """
 
+import copy
 import math
 from typing import Any
 
@@ -23,16 +24,17 @@ from torch import Tensor
 from gfnmc.core.draws import Draws
 from gfnmc.core.errors import OptionError
 from gfnmc.environments.base import Direction, DiscreteEnvironment
-from gfnmc.policies.base import DiscretePolicy, gather
+from gfnmc.policies.base import DiscretePolicy, gather, selected
 from gfnmc.policies.condition_encoder import ConditionEncoder
 from gfnmc.policies.mlp_fill_gradient import FillWeights, MLPLearner
 from gfnmc.policies.mlp_filler import MLPFiller, less_first
 from gfnmc.policies.mlp_products import MLPProducts
+from gfnmc.policies.mlp_score_gradient import learning_scores
 from gfnmc.policies.sub_batches import in_sub_batches
 from gfnmc.policies.weights import InitialWeights
 
 _FINEST_GRID = {torch.float32: 2.0**14, torch.float64: 2.0**43}
-_FEW_TOKENS = 8
+_FEW_TOKENS = 16
 """Up to so many tokens, reading a state afresh costs less than carrying its sum along a path."""
 _MANTISSA = {torch.float32: 23, torch.float64: 52}
 
@@ -92,6 +94,8 @@ class MLPPolicy(DiscretePolicy):
         self._grid: float | None = None
         # What was made of the weights for walks, and which weights these were; one for all views of the policy.
         self._derived: dict[str, Any] = {}
+        # Whether the weights stay what they are, so that nobody need look.
+        self._is_fixed = False
 
     def begin(self, states: Tensor) -> Float[Tensor, "batch cache"]:
         if len(states) > 1 and bool((states == states[0]).all()):
@@ -134,6 +138,41 @@ class MLPPolicy(DiscretePolicy):
         action = position * self._values_per_position + value
         return torch.where(active, action, 0), log_position + log_value
 
+    def score_along(
+        self,
+        states: Tensor,
+        actions: Int64[Tensor, "batch length"],
+        select: Bool[Tensor, "batch length_plus_1"],
+        scored: Int64[Tensor, " selected"],
+        known: Float64[Tensor, " selected"] | None = None,
+    ) -> Float64[Tensor, " selected"]:
+        is_plain = self._positions is None and self.encoder is None and not self.direct and self.epsilon == 0.0
+        if not (is_plain and self.is_learning and self.environment.num_tokens <= _FEW_TOKENS):
+            return super().score_along(states, actions, select, scored, known)
+        here = selected(states, select)
+        layers = [part for layer in zip(self.hidden, self.hidden_bias, strict=True) for part in layer]
+        return learning_scores(
+            self.environment.tokens(here),
+            scored,
+            self.environment.mask(here, self.direction),
+            self.embedding,
+            self.embedding_bias,
+            self.head,
+            self.head_bias,
+            tuple(layers),
+            self.temperature,
+            known,
+        )
+
+    def for_walk(self) -> "MLPPolicy":
+        walking = copy.copy(self)
+        walking._derived, walking._is_fixed = self._derived_from_weights(), True
+        return walking
+
+    @property
+    def law_key(self) -> tuple[Any, ...] | None:
+        return None if self.encoder is not None else (*self._weight_versions(), self.temperature, self.epsilon)
+
     def score(self, cache: Tensor, states: Tensor, actions: Int64[Tensor, " batch"]) -> Float64[Tensor, " batch"]:
         if self._positions is None:
             return super().score(cache, states, actions)
@@ -143,7 +182,7 @@ class MLPPolicy(DiscretePolicy):
 
     def frozen(self) -> "MLPPolicy":
         frozen = super().frozen()
-        frozen._derived = {}
+        frozen._derived, frozen._is_fixed = {}, True
         if frozen._grid is None:
             bound = float(frozen.embedding.abs().max()) * self.environment.num_tokens
             bound += float(frozen.embedding_bias.abs().max())
@@ -209,26 +248,29 @@ class MLPPolicy(DiscretePolicy):
         if "products" not in derived:
             layers = zip(self.hidden, self.hidden_bias, strict=True)
             derived["products"] = MLPProducts(
-                [(weight.detach(), bias.detach()) for weight, bias in layers], self.head.detach(), self.head_bias.detach()
+                [(weight.detach(), bias.detach()) for weight, bias in layers],
+                self.head.detach(),
+                self.head_bias.detach(),
             )
         return derived["products"]
 
     def _derived_from_weights(self) -> dict[str, Any]:
         """Return what was made of the weights as they are now."""
-        if self._sub_batch is not None and self._derived:
-            # Frozen weights stay what they are.
+        if self._is_fixed and self._derived:
             return self._derived
-        weights = [self.embedding, *self.hidden, *self.hidden_bias, self.head, self.head_bias]
-        versions = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        versions = self._weight_versions()
         if self._derived.get("versions") != versions:
             self._derived.clear()
             self._derived["versions"] = versions
         return self._derived
 
+    def _weight_versions(self) -> tuple[tuple[int, int], ...]:
+        return tuple((weight.data_ptr(), weight._version) for weight in self.parameters())
+
     def _total(self, states: Tensor) -> Float[Tensor, "batch cache"]:
         tokens = self.environment.tokens(states)
         total = torch.nn.functional.embedding_bag(tokens, self.embedding, mode="sum")
-        return total + self._padded(self.embedding_bias)
+        return total.add_(self._padded(self.embedding_bias))
 
     def _padded(self, part: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows cache"]:
         """Return what is added to the first layer with zeros for the direct path beside it."""

@@ -1,12 +1,8 @@
 """Gradients of the scores of filled positions, in a memory that does not grow with the paths.
 
-Autograd would keep every layer of every state of every path. Here the backward pass goes through the paths from their
-ends, takes off one embedding after the other, computes the layers of some hundred states anew, and adds up what they
-contribute to the gradient of each weight: one product with each matrix more than autograd takes, and no more room than
-that for a few states. If the walks themselves were made with these weights, their logits are known and the forward pass
-costs nothing.
-
-Reference: Griewank and Walther 2000, "Algorithm 799: revolve", for recomputing instead of storing.
+The backward pass goes through the paths from their ends, takes off one embedding after the other, computes the layers of
+some hundred states anew, and adds up what they contribute to the gradient of each weight (`layer_gradients`). If the
+walks themselves were made with these weights, their logits are known and the forward pass costs nothing.
 """
 
 from collections.abc import Sequence
@@ -16,10 +12,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from gfnmc.policies.layer_gradients import BLOCK, LayerGradients
 from gfnmc.policies.mlp_filler import MLPFiller, Walked
-
-_TOGETHER = 256
-"""States whose layers are computed together: they fit into a cache."""
 
 
 class FillWeights(NamedTuple):
@@ -101,8 +95,8 @@ class _Differences(torch.autograd.Function):
         steps = actions.masked_fill(is_padding, change.shape[0])
         sums = _Sums(change, heads, head_biases, layers)
         starts = [
-            sums.add(cache[first : first + _TOGETHER], *(x[..., first : first + _TOGETHER] for x in (steps, gradient)))
-            for first in range(0, cache.shape[0], _TOGETHER)
+            sums.add(cache[first : first + BLOCK], *(x[..., first : first + BLOCK] for x in (steps, gradient)))
+            for first in range(0, cache.shape[0], BLOCK)
         ]
         return None, None, None, None, torch.cat(starts), *sums.gradients()
 
@@ -121,16 +115,15 @@ class _Sums:
         # Its last row is for a step that does nothing.
         self._change = torch.nn.functional.pad(change, (0, 0, 0, 1))
         self._heads = [head.contiguous() for head in heads.unbind(1)]
-        self._layers = list(zip(layers[::2], layers[1::2], strict=True))
+        self._layers = LayerGradients(layers)
         self._of_change = torch.zeros_like(self._change)
         self._of_heads = [torch.zeros_like(head) for head in self._heads]
         self._of_biases = [torch.zeros_like(bias) for bias in head_biases.unbind(1)]
-        self._of_layers = [(torch.zeros_like(weight), torch.zeros_like(bias)) for weight, bias in self._layers]
 
     def gradients(self) -> tuple[Tensor, ...]:
         """Return them in the order of `FillWeights`."""
-        flat = [gradient for layer in self._of_layers for gradient in layer]
-        return self._of_change[:-1], torch.stack(self._of_heads, 1), torch.stack(self._of_biases, 1), *flat
+        heads, biases = torch.stack(self._of_heads, 1), torch.stack(self._of_biases, 1)
+        return self._of_change[:-1], heads, biases, *self._layers.sums()
 
     def add(
         self,
@@ -147,7 +140,7 @@ class _Sums:
         """
         pre = start + torch.nn.functional.embedding_bag(steps.T, self._change, mode="sum")
         later = torch.zeros_like(start)
-        together = max(1, _TOGETHER // start.shape[0])
+        together = max(1, BLOCK // start.shape[0])
         for begun in reversed(range(0, len(steps), together)):
             done = steps[begun : begun + together]
             before = self._before(pre, done)
@@ -174,10 +167,7 @@ class _Sums:
         gradient: Float[Tensor, "others states"],
     ) -> Float[Tensor, "states hidden"]:
         """Add what some states contribute to the layers and the heads, and return the gradient of their sums."""
-        hidden, rises = [pre.relu()], []
-        for weight, bias in self._layers:
-            rises.append(torch.nn.functional.linear(hidden[-1], weight, bias).relu_())
-            hidden.append(hidden[-1] + rises[-1])
+        found = self._layers.forward(pre)
         num_positions = self._heads[0].shape[0]
         # The padding has no gradient, so that any position will do.
         positions = (actions // (1 + len(self._heads))).clamp(max=num_positions - 1)
@@ -186,13 +176,6 @@ class _Sums:
             self._heads, self._of_heads, self._of_biases, gradient.unbind(0), strict=True
         ):
             of_hidden.addcmul_(head.index_select(0, positions), own[:, None])
-            of_head.index_add_(0, positions, hidden[-1] * own[:, None])
+            of_head.index_add_(0, positions, found.hidden[-1] * own[:, None])
             of_bias.index_add_(0, positions, own)
-        for (weight, _), (of_weight, of_bias), below, rise in zip(
-            reversed(self._layers), reversed(self._of_layers), reversed(hidden[:-1]), reversed(rises), strict=True
-        ):
-            of_rise = torch.ops.aten.threshold_backward(of_hidden, rise, 0.0)
-            of_weight.addmm_(of_rise.t(), below)
-            of_bias += of_rise.sum(0)
-            of_hidden.addmm_(of_rise, weight)
-        return torch.ops.aten.threshold_backward(of_hidden, hidden[0], 0.0)
+        return self._layers.backward(of_hidden, found)

@@ -180,7 +180,10 @@ class MLPFiller:
         return self._laws(differences.transpose(0, 1)).gather(0, (actions % self.num_values)[None])[0]
 
     def retreat(
-        self, cache: Float[Tensor, "batch hidden"], actions: Int64[Tensor, "batch length"], lengths: Int64[Tensor, " batch"]
+        self,
+        cache: Float[Tensor, "batch hidden"],
+        actions: Int64[Tensor, "batch length"],
+        lengths: Int64[Tensor, " batch"],
     ) -> Float[Tensor, "batch hidden"]:
         """Return the cache before some actions, from that after them."""
         if not actions.shape[1]:

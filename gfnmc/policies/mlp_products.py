@@ -1,5 +1,6 @@
 """The matrix products of an MLP policy as walks want them: without gradients, and the same for a row in any batch."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gfnmc.policies.row_products import RowProducts
+
+_BLOCK = 256
+"""Rows that are computed together: they fit into a cache."""
 
 
 class MLPProducts:
@@ -26,22 +30,30 @@ class MLPProducts:
     ) -> None:
         self.layers = [RowProducts(weight, bias) for weight, bias in layers]
         self._head = RowProducts(head, head_bias)
-
-    def padded(self, num_rows: int) -> int:
-        """Return how many rows to fill up to."""
-        return max(product.padded(num_rows) for product in [*self.layers, self._head])
+        self._padded = functools.lru_cache(maxsize=1024)(self._num_padded)
 
     def logits(self, pre: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch actions"]:
         """Return the logits of all actions from sums of embeddings."""
-        num_rows = pre.shape[0]
-        hidden = pre.new_empty(self.padded(num_rows), pre.shape[1])
-        torch.clamp_min(pre, 0.0, out=hidden[:num_rows])
-        # Rows that only fill a block up must not be anything that slows a product down.
-        hidden[num_rows:].zero_()
-        layer = torch.empty_like(hidden)
-        for product in self.layers:
-            product.into(layer, hidden)
-            hidden.add_(layer.relu_())
-        logits = hidden.new_empty(hidden.shape[0], self._head.outputs)
-        self._head.into(logits, hidden)
-        return logits[:num_rows]
+        num_rows, width = pre.shape
+        num_padded = self._padded(num_rows)
+        logits = pre.new_empty(num_padded, self._head.outputs)
+        most = min(num_padded, _BLOCK)
+        # Zeros: rows that only fill a block up must not be anything that slows a product down.
+        hidden, layer = pre.new_zeros(most, width), pre.new_empty(most, width)
+        for first in range(0, num_rows, _BLOCK):
+            size, count = min(num_padded - first, most), min(num_rows - first, most)
+            out = logits if size == num_padded else logits[first : first + size]
+            if size < most:
+                hidden, layer = hidden[:size], layer[:size]
+            if count == num_rows == size:
+                torch.clamp_min(pre, 0.0, out=hidden)
+            else:
+                torch.clamp_min(pre[first : first + count], 0.0, out=hidden[:count])
+            for product in self.layers:
+                product.into(layer, hidden)
+                hidden.add_(layer.relu_())
+            self._head.into(out, hidden)
+        return logits if num_padded == num_rows else logits[:num_rows]
+
+    def _num_padded(self, num_rows: int) -> int:
+        return max(product.padded(num_rows) for product in [*self.layers, self._head])

@@ -16,7 +16,7 @@ from gfnmc.environments.base import DiscreteEnvironment
 from gfnmc.policies.base import Cache, DiscretePolicy
 from gfnmc.policies.filled import empty, fill, score_empty, score_fill
 from gfnmc.policies.path import Path
-from gfnmc.policies.steps import step_backward, step_forward
+from gfnmc.policies.steps import StepScores, step_backward, step_forward
 
 
 @torch.no_grad()
@@ -147,11 +147,12 @@ def _forward_scores_by_state(
     policy: DiscretePolicy, environment: DiscreteEnvironment, path: Path
 ) -> Float64[Tensor, "batch length_plus_1"]:
     place = torch.arange(path.states.shape[1], device=path.lengths.device)
+    known = path.walked_with.known(policy) if isinstance(path.walked_with, StepScores) else None
     if environment.exit_action is None:
-        return _scores_by_state(policy, path, place < path.lengths[:, None], path.actions)
+        return _scores_by_state(policy, path, place < path.lengths[:, None], path.actions, known)
     leaves = torch.full_like(path.lengths, environment.exit_action)[:, None]
     actions = torch.where(path.is_action, path.actions, environment.exit_action)
-    return _scores_by_state(policy, path, place <= path.lengths[:, None], torch.cat([actions, leaves], 1))
+    return _scores_by_state(policy, path, place <= path.lengths[:, None], torch.cat([actions, leaves], 1), known)
 
 
 def _backward_scores_by_state(policy: DiscretePolicy, path: Path) -> Float64[Tensor, "batch length_plus_1"]:
@@ -161,14 +162,17 @@ def _backward_scores_by_state(policy: DiscretePolicy, path: Path) -> Float64[Ten
 
 
 def _scores_by_state(
-    policy: DiscretePolicy, path: Path, select: Bool[Tensor, "batch length_plus_1"], actions: Tensor
+    policy: DiscretePolicy,
+    path: Path,
+    select: Bool[Tensor, "batch length_plus_1"],
+    actions: Tensor,
+    known: Float64[Tensor, "batch decisions"] | None = None,
 ) -> Float64[Tensor, "batch length_plus_1"]:
     """Score the selected states, 0 elsewhere; the i-th selected state of a row meets its i-th action."""
     count = select.sum(1)
     decided = torch.arange(actions.shape[1], device=count.device) < count[:, None]
-    cache = policy.along(path.states, path.actions, select)
-    states = path.states.flatten(0, 1).index_select(0, select.flatten().nonzero()[:, 0])
-    return scattered(select, policy.score(cache, states, actions[decided]))
+    known = None if known is None else known[select[:, : known.shape[1]]]
+    return scattered(select, policy.score_along(path.states, path.actions, select, actions[decided], known))
 
 
 def _in_order(scores: Float64[Tensor, "batch n"]) -> Float64[Tensor, " batch"]:

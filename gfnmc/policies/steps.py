@@ -5,6 +5,7 @@ then has fewer rows to look at.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
@@ -13,8 +14,9 @@ from torch import Tensor
 from gfnmc.core.draws import Draws
 from gfnmc.core.numerics import where_rows
 from gfnmc.environments.base import DiscreteEnvironment
-from gfnmc.policies.base import Cache, DiscretePolicy
+from gfnmc.policies.base import DiscretePolicy
 from gfnmc.policies.path import Path, reversed_path
+
 
 def step_forward(policy: DiscretePolicy, environment: DiscreteEnvironment, states: Tensor, draws: Draws) -> Path:
     """Build finished objects from `states` by P_F; the result has `log_forward`."""
@@ -29,8 +31,9 @@ def step_forward(policy: DiscretePolicy, environment: DiscreteEnvironment, state
         walk.step(actions, environment.step)
         if exit_action is None:
             walk.go_on(~environment.is_terminal(walk.states))
-    visited, actions, lengths, log_forward = walk.record()
-    return Path(visited, actions, lengths, environment.is_source(states), log_forward=log_forward)
+    visited, actions, lengths, scores = walk.record()
+    at_source = environment.is_source(states)
+    return Path(visited, actions, lengths, at_source, log_forward=scores.total(), walked_with=scores)
 
 
 def step_backward(
@@ -59,8 +62,29 @@ def step_backward(
     while walk.num_active:
         walk.step(walk.choose(), environment.unstep)
         walk.go_on(may_go_on())
-    visited, actions, lengths, log_backward = walk.record()
-    return reversed_path(visited, actions, lengths, environment.is_source(visited[:, -1]), log_backward)
+    visited, actions, lengths, scores = walk.record()
+    return reversed_path(visited, actions, lengths, environment.is_source(visited[:, -1]), scores.total())
+
+
+class StepScores(NamedTuple):
+    """The log-probability of every decision of some walks.
+
+    Attributes:
+        law_key: That of the policy that made them.
+        log_probs: In nats; 0 where a walk has ended.
+    """
+
+    law_key: tuple[Any, ...] | None
+    log_probs: Float64[Tensor, "batch decisions"]
+
+    def known(self, policy: DiscretePolicy) -> Float64[Tensor, "batch decisions"] | None:
+        """Return them if they are those of this policy too."""
+        return self.log_probs if self.law_key is not None and self.law_key == policy.law_key else None
+
+    def total(self) -> Float64[Tensor, " batch"]:
+        """Return their sums."""
+        # Added one after the other, as scores of paths are.
+        return self.log_probs.cumsum(1)[:, -1]
 
 
 class _Walk:
@@ -79,15 +103,16 @@ class _Walk:
     """
 
     def __init__(self, policy: DiscretePolicy, states: Tensor, draws: Draws) -> None:
-        self._policy = policy
+        self._policy = policy.for_walk()
+        self._law_key = policy.law_key
         self._all_draws = self._draws = draws
-        self._cache = policy.begin(states)
+        self._cache = self._policy.begin(states)
         self._start = states
         self.rows = torch.arange(len(states), device=states.device)
         self.states = states
         self.num_active = len(states)
         self.num_steps = 0
-        self._active = torch.ones_like(self.rows, dtype=torch.bool)
+        self._active = self._everyone = torch.ones_like(self.rows, dtype=torch.bool)
         self._chosen: list[tuple[Tensor, Tensor]] = []
         self._done: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -115,9 +140,8 @@ class _Walk:
         if self._all_are_active or self.num_active == 0 or not self._may_leave:
             return actions
         left = active.nonzero()[:, 0]
-        self.rows, self.states, actions, self._active = (
-            values.index_select(0, left) for values in (self.rows, self.states, actions, active)
-        )
+        self.rows, self.states, actions = (values.index_select(0, left) for values in (self.rows, self.states, actions))
+        self._active = self._everyone[: self.num_active]
         self._cache = None if self._cache is None else self._cache.index_select(0, left)
         self._draws = self._all_draws.for_rows(self.rows)
         return actions
@@ -138,9 +162,9 @@ class _Walk:
         Shaped[Tensor, "batch length_plus_1 *state"],
         Int64[Tensor, "batch length"],
         Int64[Tensor, " batch"],
-        Float64[Tensor, " batch"],
+        StepScores,
     ]:
-        """Return all states and actions, the lengths and the log-probabilities; after a row's end its state repeats."""
+        """Return all states and actions, the lengths and what the decisions were worth; after a row's end its state repeats."""
         start, device = self._start, self._start.device
         visited = start[:, None].repeat(1, self.num_steps + 1, *[1] * (start.dim() - 1))
         actions = torch.zeros(len(start), self.num_steps, dtype=torch.int64, device=device)
@@ -157,8 +181,7 @@ class _Walk:
             lengths = torch.bincount(rows, minlength=len(start))
             last = torch.minimum(torch.arange(self.num_steps + 1, device=device), lengths[:, None])
             visited = visited[torch.arange(len(start), device=device)[:, None], last]
-        # Added one after the other, as scores of paths are.
-        return visited, actions, lengths, log_probs.cumsum(1)[:, -1]
+        return visited, actions, lengths, StepScores(self._law_key, log_probs)
 
     @property
     def _all_are_active(self) -> bool:

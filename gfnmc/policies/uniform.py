@@ -37,7 +37,9 @@ class UniformPolicy(DiscretePolicy):
         num_allowed = count[:, -1]
         if bool((active & (num_allowed == 0)).any()):
             row = int((active & (num_allowed == 0)).nonzero()[0, 0])
-            raise PolicyError(f"row {row} has nothing to choose from: the mask of {states[row].tolist()} allows no action")
+            raise PolicyError(
+                f"row {row} has nothing to choose from: the mask of {states[row].tolist()} allows no action"
+            )
         chosen = draws.integers(num_allowed.clamp(min=1), active)
         action = torch.searchsorted(count, chosen[:, None], right=True)[:, 0]
         return torch.where(active, action, 0), -num_allowed.to(torch.float64).log()

@@ -49,7 +49,9 @@ def test_gradients_are_those_of_autograd(lattice: Lattice, num_rows: int, num_la
         for one, other in pairs:
             assert_close(one, other, 1e-11 * (1.0 + float(other.abs().max())))
             # Negative control: they are not just zero.
-        assert any(float(gradient.abs().max()) > 1e-3 for gradient in gradients(by_autograd(pair, path).sum(), pair.forward))
+        assert any(
+            float(gradient.abs().max()) > 1e-3 for gradient in gradients(by_autograd(pair, path).sum(), pair.forward)
+        )
 
 
 def test_gradients_of_conditions_reach_their_encoder() -> None:

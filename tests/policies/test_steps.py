@@ -56,9 +56,7 @@ def test_walks_are_those_of_the_whole_batch(pair: GFlowNet, num_rows: int) -> No
     by_row = torch.arange(num_rows) % (environment.max_depth + 1)
     for num_steps in (None, by_row, by_row * 0):
         down = step_backward(pair.backward, environment, up.end, num_steps, draws("down"))
-        assert_same_path(
-            down, plain_walk_backward(pair.backward, environment, up.end, num_steps, draws("down"))
-        )
+        assert_same_path(down, plain_walk_backward(pair.backward, environment, up.end, num_steps, draws("down")))
         again = step_forward(pair.forward, environment, down.start, draws("again"))
         assert_same_path(again, plain_walk_forward(pair.forward, environment, down.start, draws("again")))
 
@@ -68,7 +66,9 @@ def test_rows_do_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = network_pair(environment, seed=3).frozen()
     seen = []
     log_probs = pair.forward.log_probs
-    monkeypatch.setattr(pair.forward, "log_probs", lambda cache, states: seen.append(len(states)) or log_probs(cache, states))
+    monkeypatch.setattr(
+        pair.forward, "log_probs", lambda cache, states: seen.append(len(states)) or log_probs(cache, states)
+    )
     path = step_forward(pair.forward, environment, environment.source(100), PhiloxDraws(4, "up", 100))
     # Each row is looked at once for each of its actions and once for its exit, and never again.
     assert sum(seen) == int(path.lengths.sum()) + 100
