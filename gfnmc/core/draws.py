@@ -464,8 +464,8 @@ def _by_cdf(
 ) -> tuple[Int64[Tensor, " rows"], Float64[Tensor, " rows"], Float64[Tensor, " *laws"]]:
     """Return the index that each number falls on, how far it goes along the weights, and what they add up to.
 
-    It goes less far than that wherever there is a law, since u <= 1 - 2^-53: so the first entry of the cumulated weights
-    above it exists and carries probability, for an entry of probability zero equals its predecessor.
+    It goes less far than that wherever there is a law, since u <= 1 - 2^-53: so the first entry of the cumulated
+    weights above it exists and carries probability, for an entry of probability zero equals its predecessor.
     """
     weights = log_probs.exp()
     cdf = weights.cumsum(-1)

@@ -1,11 +1,11 @@
 """In which order positions are filled with values, where that is no choice of the policy.
 
 A state holds the index of the value at each position, and `blank` where there is none yet. The order is one for all
-objects, so that each has a single path, or every open position is the next one with equal probability. Then the backward
-law that fits leaves no choice, or is uniform over the positions that hold a value.
+objects, so that each has a single path, or every open position is the next one with equal probability. Then the
+backward law that fits leaves no choice, or is uniform over the positions that hold a value.
 
-Whatever the values are, the positions can be drawn for a whole walk before its first value: `ahead`. A walk step by step
-makes the same decisions of the same numbers (`next`).
+Whatever the values are, the positions can be drawn for a whole walk before its first value: `ahead`. A walk step by
+step makes the same decisions of the same numbers (`next`).
 """
 
 from abc import ABC, abstractmethod
@@ -136,7 +136,7 @@ class UniformFilling(Filling):
         chosen, log_probs = self._choices(num_open, num_open, decisions, every)
         if len(chosen) == self.num_positions and bool((num_open == self.num_positions).all()):
             return Order(chosen, log_probs)
-        row, position = (states == self.blank).nonzero(as_tuple=True)
+        position = (states == self.blank).nonzero()[:, 1]
         first = num_open.cumsum(0) - num_open
         # By rank among the open ones; a rank beyond a row's last may say anything.
         place = (first + chosen).clamp(max=max(len(position) - 1, 0))

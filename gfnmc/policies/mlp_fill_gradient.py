@@ -1,7 +1,7 @@
 """Gradients of the scores of filled positions, in a memory that does not grow with the paths.
 
-The backward pass goes through the paths from their ends, takes off one embedding after the other, computes the layers of
-some hundred states anew, and adds up what they contribute to the gradient of each weight (`layer_gradients`). If the
+The backward pass goes through the paths from their ends, takes off one embedding after the other, computes the layers
+of some hundred states anew, and adds up what they contribute to the gradient of each weight (`layer_gradients`). If the
 walks themselves were made with these weights, their logits are known and the forward pass costs nothing.
 """
 

@@ -113,8 +113,8 @@ class _Walk:
         self.num_active = len(states)
         self.num_steps = 0
         self._active = self._everyone = torch.ones_like(self.rows, dtype=torch.bool)
-        self._chosen: list[tuple[Tensor, Tensor]] = []
-        self._done: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._chosen: list[tuple[Tensor, ...]] = []
+        self._done: list[tuple[Tensor, ...]] = []
 
     def choose(self) -> Int64[Tensor, " rows"]:
         """Draw an action for each row that is active."""
@@ -164,7 +164,7 @@ class _Walk:
         Int64[Tensor, " batch"],
         StepScores,
     ]:
-        """Return all states and actions, the lengths and what the decisions were worth; after a row's end its state repeats."""
+        """Return states (after a row's end its last one repeats), actions, lengths, and the decisions' scores."""
         start, device = self._start, self._start.device
         visited = start[:, None].repeat(1, self.num_steps + 1, *[1] * (start.dim() - 1))
         actions = torch.zeros(len(start), self.num_steps, dtype=torch.int64, device=device)
@@ -172,10 +172,10 @@ class _Walk:
         log_probs = torch.zeros(len(start), max(len(self._chosen), 1), dtype=torch.float64, device=device)
         if self._chosen:
             rows, chosen = (torch.cat(parts) for parts in zip(*self._chosen, strict=True))
-            log_probs[rows, _places([rows for rows, _ in self._chosen])] = chosen
+            log_probs[rows, _places([some for some, *_ in self._chosen])] = chosen
         if self._done:
             rows, done, moved = (torch.cat(parts) for parts in zip(*self._done, strict=True))
-            place = _places([rows for rows, _, _ in self._done])
+            place = _places([some for some, *_ in self._done])
             actions[rows, place] = done
             visited[rows, place + 1] = moved
             lengths = torch.bincount(rows, minlength=len(start))

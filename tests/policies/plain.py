@@ -1,4 +1,4 @@
-"""Walks and scores in as few lines as they take: one action of the whole batch after the other, nothing kept or skipped.
+"""Walks and scores in as few lines as they take: one action of the whole batch after the other, nothing skipped.
 
 What the package does faster has to come out the same, to the bit.
 """
