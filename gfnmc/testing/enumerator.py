@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.draws import Draws
@@ -35,7 +35,27 @@ class _SharedDecisionNeeded(Exception):
         self.log_probs = log_probs
 
 
-class ScriptedDraws(Draws):
+class ListedDraws(Draws):
+    """Draws whose every decision is one among listed outcomes."""
+
+    def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
+        return self.categorical(torch.stack([torch.log1p(-log_probs.exp()), log_probs], -1), active) == 1
+
+    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        both = torch.stack([-logits, logits], -1).to(torch.float64)
+        return self.categorical(torch.nn.functional.logsigmoid(both), active) == 1
+
+    def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
+        allowed = torch.arange(int(highs.max())) < highs[:, None]
+        return self.categorical(torch.where(allowed, -highs.to(torch.float64).log()[:, None], -torch.inf), active)
+
+    def permutation(self, length: int) -> Tensor:
+        orders = torch.tensor(list(itertools.permutations(range(length))), dtype=torch.int64)
+        uniform = torch.full((len(orders),), -float(torch.tensor(float(len(orders))).log()), dtype=torch.float64)
+        return orders[self.categorical(uniform)]
+
+
+class ScriptedDraws(ListedDraws):
     """Draws that follow scripts instead of numbers.
 
     Args:
@@ -61,22 +81,32 @@ class ScriptedDraws(Draws):
     def role(self, name: str) -> "ScriptedDraws":
         return self
 
+    def for_rows(self, rows: Tensor) -> "ScriptedRows":
+        return ScriptedRows(self, rows)
+
     def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         if log_probs.dim() == 1:
             log_probs = log_probs.expand(self.num_rows, -1)
+        return self.decide(torch.arange(self.num_rows), log_probs, active)
+
+    def decide(
+        self, rows: Int64[Tensor, " some"], log_probs: Float64[Tensor, "some n"], active: Bool[Tensor, " some"] | None
+    ) -> Int64[Tensor, " some"]:
+        """Return the next outcome of some rows, and write down what those that have outrun their scripts met."""
         if active is None:
-            active = torch.ones(self.num_rows, dtype=torch.bool)
-        scripted = active & (self._used < self._lengths)
-        outruns = (active & ~scripted & ~self._has_outrun).nonzero()[:, 0]
+            active = torch.ones_like(rows, dtype=torch.bool)
+        used = self._used[rows]
+        scripted = active & (used < self._lengths[rows])
+        outruns = (active & ~scripted & ~self._has_outrun[rows]).nonzero()[:, 0]
         if len(outruns):
-            self._pending.append((outruns, log_probs[outruns]))
-        self._has_outrun |= active & ~scripted
+            self._pending.append((rows[outruns], log_probs[outruns]))
+        self._has_outrun[rows] |= active & ~scripted
         # A row that has outrun its script goes on with any possible outcome; the run only measures the decision.
-        place = self._used.clamp(max=self._scripts.shape[1] - 1)
-        outcome = torch.where(scripted, self._scripts.gather(1, place[:, None])[:, 0], log_probs.argmax(-1))
+        place = used.clamp(max=self._scripts.shape[1] - 1)
+        outcome = torch.where(scripted, self._scripts[rows, place], log_probs.argmax(-1))
         chosen = log_probs.gather(1, outcome[:, None])[:, 0]
-        self.log_weight = torch.where(scripted, self.log_weight + chosen, self.log_weight)
-        self._used = self._used + scripted.to(torch.int64)
+        self.log_weight[rows] += torch.where(scripted, chosen, 0.0)
+        self._used[rows] = used + scripted
         return torch.where(active, outcome, 0)
 
     def pending(self) -> tuple[Int64[Tensor, " pending"], Float64[Tensor, "pending outcomes"]]:
@@ -90,22 +120,6 @@ class ScriptedDraws(Draws):
         rows, order = torch.cat([rows for rows, _ in self._pending]).sort()
         return rows, torch.cat(padded)[order]
 
-    def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
-        return self.categorical(torch.stack([torch.log1p(-log_probs.exp()), log_probs], -1), active) == 1
-
-    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
-        both = torch.stack([-logits, logits], -1).to(torch.float64)
-        return self.categorical(torch.nn.functional.logsigmoid(both), active) == 1
-
-    def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
-        allowed = torch.arange(int(highs.max())) < highs[:, None]
-        return self.categorical(torch.where(allowed, -highs.to(torch.float64).log()[:, None], -torch.inf), active)
-
-    def permutation(self, length: int) -> Tensor:
-        orders = torch.tensor(list(itertools.permutations(range(length))), dtype=torch.int64)
-        uniform = torch.full((len(orders),), -float(torch.tensor(float(len(orders))).log()), dtype=torch.float64)
-        return orders[self.categorical(uniform)]
-
     def shared_categorical(self, log_probs: Tensor) -> int:
         if self._shared_used == len(self._shared):
             raise _SharedDecisionNeeded(log_probs)
@@ -113,6 +127,37 @@ class ScriptedDraws(Draws):
         self._shared_used += 1
         self.log_weight = self.log_weight + log_probs[outcome]
         return outcome
+
+
+class ScriptedRows(ListedDraws):
+    """Some rows of scripted draws.
+
+    Args:
+        draws: All rows.
+        rows: Which of them decide, distinct.
+    """
+
+    def __init__(self, draws: ScriptedDraws, rows: Int64[Tensor, " some"]) -> None:
+        self._draws = draws
+        self._rows = rows
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._rows)
+
+    def role(self, name: str) -> "ScriptedRows":
+        return self
+
+    def for_rows(self, rows: Tensor) -> "ScriptedRows":
+        return ScriptedRows(self._draws, self._rows[rows])
+
+    def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
+        if log_probs.dim() == 1:
+            log_probs = log_probs.expand(self.num_rows, -1)
+        return self._draws.decide(self._rows, log_probs, active)
+
+    def shared_categorical(self, log_probs: Tensor) -> int:
+        return self._draws.shared_categorical(log_probs)
 
 
 @dataclass(frozen=True)
