@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
+from gfnmc.core.coins import Coins, FewLaws, KeyedCoins
 from gfnmc.core.errors import OptionError, PolicyError
 
 TILE = 256
@@ -83,6 +85,10 @@ class Draws(ABC):
         Legal only where each choice alone leaves the target invariant: then the rows stay independent.
         """
 
+    def coins(self, laws: FewLaws, times: int) -> Coins:
+        """Return up to `times` decisions a row, each by one of a few laws that is named when its turn comes."""
+        return _PlainCoins(self, laws)
+
     def repeated(self, times: int) -> "Draws":
         """Return decisions for `times` rows in the place of each; row i * times + j belongs to row i.
 
@@ -139,6 +145,18 @@ class RepeatedDraws(Draws):
     @staticmethod
     def _together(decisions: Iterable[Tensor]) -> Tensor:
         return torch.stack(list(decisions), 1).flatten(0, 1)
+
+
+class _PlainCoins(Coins):
+    """Coins of any draws, thrown one after the other."""
+
+    def __init__(self, draws: Draws, laws: FewLaws) -> None:
+        self._draws = draws
+        self._laws = laws
+
+    def decide(self, which: NDArray[np.integer]) -> NDArray[np.bool_]:
+        log_probs = self._laws.log_probs[torch.from_numpy(which.astype(np.int64))]
+        return torch.stack([self._draws.bernoulli(laws) for laws in log_probs]).numpy()
 
 
 class PhiloxDraws(Draws):
@@ -213,6 +231,9 @@ class PhiloxDraws(Draws):
     def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         chosen = self._uniforms() < log_probs.exp()
         return chosen if active is None else chosen & active
+
+    def coins(self, laws: FewLaws, times: int) -> KeyedCoins:
+        return KeyedCoins(laws, times, self._num_rows, f"{self.seed}/{self._role}|coins/{self._step}")
 
     def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
         chosen = (self._uniforms() * highs).to(torch.int64)

@@ -3,6 +3,7 @@
 from gfnmc.kernels import branch
 from gfnmc.kernels.adaptation import BranchTuning
 from gfnmc.kernels.base import Adaptation, Info, Kernel, Reach, Reason, State
+from gfnmc.kernels.chromatic_metropolis import ChromaticMetropolis
 from gfnmc.kernels.composition import Cycle, Mixture
 from gfnmc.kernels.delayed_acceptance import DelayedAcceptance
 from gfnmc.kernels.discrete_langevin import DiscreteLangevin, tuned_step_size
@@ -23,6 +24,7 @@ from gfnmc.kernels.wolff import Wolff
 __all__ = [
     "Adaptation",
     "BranchTuning",
+    "ChromaticMetropolis",
     "Cycle",
     "DelayedAcceptance",
     "DiscreteLangevin",
