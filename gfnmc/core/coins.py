@@ -117,7 +117,8 @@ class KeyedCoins(Coins):
         decided = self._bits[begun : self._next] < self._laws.thresholds(which)
         while self._open and self._open[0][0] < self._next:
             time, row = self._open.pop(0)
-            decided[time - begun, row] = self._laws.is_yes(which[time - begun, row], _open_bits(self._name, time, row))
+            law = int(which[time - begun, row])
+            decided[time - begun, row] = self._laws.is_yes(law, _open_bits(self._name, time, row))
         return decided
 
 

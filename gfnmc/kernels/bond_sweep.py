@@ -60,7 +60,7 @@ class BondSweep:
     """
 
     def __init__(
-        self, target: Target, model: BondModel, colours: tuple[Int64[Tensor, " sites"], ...], rule: SiteRule
+        self, target: Target, model: BondModel, colours: tuple[Int64[Tensor, "_"], ...], rule: SiteRule
     ) -> None:
         assert target.values is not None
         self._low, self._high = target.values

@@ -98,7 +98,7 @@ class ChromaticMetropolis(Kernel):
 
 
 class _Metropolis(SiteRule):
-    role = "accept"
+    role = "change"
     counts_changes = True
 
     def __init__(self, laziness: float) -> None:

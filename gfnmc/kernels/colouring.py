@@ -18,7 +18,7 @@ from gfnmc.core.errors import CapabilityError, EnergyError
 from gfnmc.targets.base import Target
 
 
-def colour_classes(pairs: Int64[Tensor, "pairs 2"], num_sites: int) -> tuple[Int64[Tensor, " sites"], ...]:
+def colour_classes(pairs: Int64[Tensor, "pairs 2"], num_sites: int) -> tuple[Int64[Tensor, "_"], ...]:
     """Return the sites of each colour, increasing.
 
     Args:
@@ -37,7 +37,7 @@ def colour_classes(pairs: Int64[Tensor, "pairs 2"], num_sites: int) -> tuple[Int
     return tuple((colours == colour).nonzero()[:, 0] for colour in range(max(colour_of, default=-1) + 1))
 
 
-def colours_of(target: Target) -> tuple[Int64[Tensor, " sites"], ...]:
+def colours_of(target: Target) -> tuple[Int64[Tensor, "_"], ...]:
     """Return the sites of each colour of a target.
 
     Raises:

@@ -1,9 +1,12 @@
 """Some rows of a batch's random decisions, so that an object's numbers do not depend on which others are evaluated."""
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int, Int64, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
+from gfnmc.core.coins import Coins, FewLaws
 from gfnmc.core.draws import Draws
 
 
@@ -48,6 +51,9 @@ class RowDraws(Draws):
     def shared_categorical(self, log_probs: Float64[Tensor, " n"]) -> int:
         return self._draws.shared_categorical(log_probs)
 
+    def coins(self, laws: FewLaws, times: int) -> Coins:
+        return _RowCoins(self._draws.coins(laws, times), self._draws.num_rows, self._rows.cpu().numpy())
+
     def _spread_active(self, active: Bool[Tensor, " rows"] | None) -> Bool[Tensor, " all"]:
         is_mine = torch.ones_like(self._rows, dtype=torch.bool) if active is None else active
         return self._spread(is_mine, 0)
@@ -56,3 +62,15 @@ class RowDraws(Draws):
         spread = some.new_full((self._draws.num_rows, *some.shape[1:]), elsewhere)
         spread[self._rows] = some
         return spread
+
+
+class _RowCoins(Coins):
+    def __init__(self, coins: Coins, num_rows: int, rows: NDArray[np.int64]) -> None:
+        self._coins = coins
+        self._num_rows = num_rows
+        self._rows = rows
+
+    def decide(self, which: NDArray[np.integer]) -> NDArray[np.bool_]:
+        spread = np.zeros((len(which), self._num_rows), dtype=which.dtype)
+        spread[:, self._rows] = which
+        return self._coins.decide(spread)[:, self._rows]

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from gfnmc.core.coins import FewLaws
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.targets.row_draws import RowDraws
 
@@ -32,6 +34,9 @@ def test_every_decision_is_the_one_beside_all_others() -> None:
     assert torch.equal(some().integers(highs[ROWS]), whole().integers(highs)[ROWS])
     assert torch.equal(some().permutation(6), whole().permutation(6)[ROWS])
     assert some().shared_categorical(law) == whole().shared_categorical(law)
+    few, which = FewLaws(law), np.arange(7 * NUM_ROWS, dtype=np.uint8).reshape(7, NUM_ROWS) % 5
+    found = some().coins(few, 7).decide(np.ascontiguousarray(which[:, ROWS]))
+    assert np.array_equal(found, whole().coins(few, 7).decide(which)[:, ROWS])
     named = some().role("noise").categorical(law)
     assert torch.equal(named, whole().role("noise").categorical(law)[ROWS])
     # Negative control: the first rows decide otherwise.
