@@ -78,11 +78,12 @@ class ChromaticMetropolis(Kernel):
     @property
     def reach(self) -> Reach:
         # Whether sites that always take what is no worse reach everything depends on the target.
-        return Reach.EVERYWHERE if self.laziness > 0.0 else Reach.PARTIAL
+        return Reach.EVERYWHERE if self.may_stay else Reach.PARTIAL
 
     @property
     def may_stay(self) -> bool:
-        return self.laziness > 0.0
+        # A laziness too small for a number beside 1 is none.
+        return math.exp(math.log1p(-self.laziness)) < 1.0
 
     def tempered(self, inverse_temperature: InverseTemperature) -> "ChromaticMetropolis":
         tempered = copy.copy(self)

@@ -254,6 +254,7 @@ def test_without_laziness_a_flat_target_is_never_left_to_chance() -> None:
         lattice = Lattice.for_target(target)
         objects = product_space((-1, 1), (2, 2), torch.int8)
         eager = ChromaticMetropolis(lattice, target, 0.0)
+        assert ChromaticMetropolis(lattice, target, 1e-300).reach is eager.reach is Reach.PARTIAL
         matrix = transition_matrix(eager, objects)
         assert torch.equal(matrix, matrix.round()) and torch.equal(matrix @ matrix, torch.eye(16).double())
         assert not is_connected(matrix)
