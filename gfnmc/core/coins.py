@@ -64,11 +64,10 @@ class FewLaws:
 
     def thresholds(self, which: NDArray[np.integer]) -> NDArray[np.uint16]:
         """Return H of the law of each decision."""
-        if self._pairs is None or which.dtype != np.uint8 or which.size % 2:
+        if self._pairs is None or which.dtype != np.uint8 or which.shape[-1] % 2 or not which.flags.c_contiguous:
             return self._thresholds.take(which)
         # Every pair of bytes is in the table, and clipping is quicker than looking whether it is.
-        both = self._pairs.take(np.ascontiguousarray(which).ravel().view("<u2"), mode="clip")
-        return both.view(np.uint16).reshape(which.shape)
+        return self._pairs.take(which.view("<u2"), mode="clip").view(np.uint16)
 
     def is_yes(self, law: int, number: int) -> bool:
         """Return what a number of 37 random bits makes of a decision that was left open."""
@@ -107,7 +106,7 @@ class KeyedCoins(Coins):
         self._laws = laws
         self._name = name
         self._bits = _bits(name, times, num_rows)
-        self._open = list(_places(self._bits == _OPEN))
+        self._open = list(_open_places(self._bits))
         self._next = 0
 
     def decide(self, which: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -145,11 +144,11 @@ def _groups(num_rows: int) -> Iterator[tuple[int, int]]:
         first = end
 
 
-def _places(marks: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield the rows and columns of the few marks that are True, in their order."""
-    flat, begun = marks.ravel(), 0
-    while begun < flat.size and flat[place := begun + int(flat[begun:].argmax())]:
-        yield divmod(place, marks.shape[1])
+def _open_places(bits: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
+    """Yield time and row of the few decisions that are left open, in their order; to look for the largest is quickest."""
+    flat, begun = bits.ravel(), 0
+    while begun < flat.size and flat[place := begun + int(flat[begun:].argmax())] == _OPEN:
+        yield divmod(place, bits.shape[1])
         begun = place + 1
 
 

@@ -113,7 +113,7 @@ class BondSweep:
                 tally[1, : len(own)] += flips
             # In these -1 and +1 differ.
             own ^= np.multiply(flips, _ALL_BITS_BUT_THE_LAST, out=flips)
-        turned, *num_changed = _sums_over_sites(tally, bound)
+        turned, *num_changed = (_sums_over_sites(counts, bound) for counts in tally)
         log_prob = state.log_prob.numpy() + self._change_of_a_bond * turned
         return Moved(self._objects(spins), torch.from_numpy(log_prob), None, num_changed[0] if num_changed else None)
 
@@ -142,18 +142,16 @@ def _shared_laws(rule: SiteRule, change_of_a_bond: float) -> FewLaws:
     return FewLaws(rule.log_flip(change_of_a_bond * _NUMBERS))
 
 
-def _sums_over_sites(tally: NDArray[np.integer], bound: int) -> NDArray[np.integer]:
-    """Return the sums over the middle axis of numbers from -bound to bound.
+def _sums_over_sites(counts: NDArray[np.integer], bound: int) -> NDArray[np.integer]:
+    """Return the sums over the first axis of numbers from -bound to bound.
 
     Of bytes as many as a byte can hold the sum of are added up as bytes first, which takes a third of the time.
     """
-    kinds, num_sites, num_chains = tally.shape
-    if tally.dtype != np.int8:
-        return tally.sum(1)
-    num_sums = -(-num_sites // (_HIGHEST_BYTE // bound))
-    depth, rest = divmod(num_sites, num_sums)
-    stacked = tally[:, : depth * num_sums].reshape(kinds, depth, num_sums, num_chains)
-    sums = np.add.reduce(stacked, 1, dtype=np.int8)
+    if counts.dtype != np.int8:
+        return counts.sum(0)
+    num_sums = -(-len(counts) // (_HIGHEST_BYTE // bound))
+    depth, rest = divmod(len(counts), num_sums)
+    sums = np.add.reduce(counts[: depth * num_sums].reshape(depth, num_sums, -1), 0, dtype=np.int8)
     if rest:
-        sums[:, :rest] += tally[:, -rest:]
-    return np.add.reduce(sums, 1, dtype=np.int16 if num_sites * bound < 2**15 else np.int64)
+        sums[:rest] += counts[-rest:]
+    return np.add.reduce(sums, 0, dtype=np.int16 if len(counts) * bound < 2**15 else np.int64)

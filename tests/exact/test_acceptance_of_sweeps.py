@@ -340,13 +340,13 @@ def test_a_site_at_the_end_of_a_chain_has_one_bond() -> None:
 
 
 def test_flips_are_added_up_site_by_site() -> None:
-    tally = np.array([[[1, -3], [2, 5], [-4, 0]], [[0, 1], [1, 1], [1, 0]]], dtype=np.int8)
-    assert _sums_over_sites(tally, 5).tolist() == [[-1, 2], [2, 2]]
-    assert _sums_over_sites(tally, 5).dtype == np.int16
+    counts = np.array([[1, -3], [2, 5], [-4, 0]], dtype=np.int8)
+    assert _sums_over_sites(counts, 5).tolist() == [-1, 2]
+    assert _sums_over_sites(counts, 5).dtype == np.int16
     for num_sites, bound in ((3, 127), (40, 4), (1_000, 3), (300, 120), (70_000, 1), (4_096, 8)):
-        full = np.full((2, num_sites, 2), bound, dtype=np.int8)
-        full[:, :, 1] *= -1
-        wanted = [[num_sites * bound, -num_sites * bound]] * 2
+        full = np.full((num_sites, 2), bound, dtype=np.int8)
+        full[:, 1] *= -1
+        wanted = [num_sites * bound, -num_sites * bound]
         assert _sums_over_sites(full, bound).tolist() == wanted
         assert _sums_over_sites(full, bound).dtype == (np.int16 if num_sites * bound < 32_768 else np.int64)
         assert _sums_over_sites(full.astype(np.int64), 1_000).tolist() == wanted

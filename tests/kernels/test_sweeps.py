@@ -346,7 +346,7 @@ def test_which_targets_go_by_bonds() -> None:
 def test_sums_over_sites_do_not_overflow(num_sites: int, bound: int) -> None:
     rng = np.random.default_rng(num_sites + bound)
     for low in (-bound, bound):
-        tally = rng.integers(low, bound + 1, (2, num_sites, 3)).astype(np.int8)
-        assert np.array_equal(_sums_over_sites(tally, bound), tally.sum(1, dtype=np.int64))
-    wide = np.full((1, num_sites, 3), 1_000, dtype=np.int64)
-    assert np.array_equal(_sums_over_sites(wide, 1_000), wide.sum(1))
+        counts = rng.integers(low, bound + 1, (num_sites, 3)).astype(np.int8)
+        assert np.array_equal(_sums_over_sites(counts, bound), counts.sum(0, dtype=np.int64))
+    wide = np.full((num_sites, 3), 1_000, dtype=np.int64)
+    assert np.array_equal(_sums_over_sites(wide, 1_000), wide.sum(0))
