@@ -8,14 +8,12 @@ leaderboard is written there and, beside the summary, into a folder `quick`. Und
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training_report import commit
+from provenance import commit, provenance
 
 from gfnmc.experiments import find_problem, leaderboard, run_benchmark
 from gfnmc.experiments.document import versions
@@ -64,10 +62,8 @@ def main() -> None:
         save_leaderboard(document, folder)
     rows = [row for target in document["targets"] if target["name"] in REQUIRED_TARGETS for row in required(target)]
     summary = {
+        **provenance(),
         "date": document["created_at"],
-        "commit": commit(),
-        "cores": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
         "versions": versions(),
         "minutes_of_this_call": round((time.perf_counter() - begun) / 60.0, 1),
         "rows": rows,

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 import training_judging as judging
+from plain_training import PLAIN
 from training_judging import Judge, Judgement
 from training_problems import PROBLEMS, Problem
 from training_report import Document, Row, header, missing_line, rows_of, rows_of_seeds, seed_lines, table_line
 from training_runs import (
-    PLAIN,
     SECONDS_FACTOR,
     TORCHGFN_BATCH_SIZE,
     Options,

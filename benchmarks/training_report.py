@@ -5,15 +5,14 @@ import json
 import math
 import os
 import platform
-import shutil
 import statistics
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from provenance import commit
 from training_judging import Judge, Judgement
 
 from gfnmc.core.storage import write_atomically
@@ -220,19 +219,3 @@ def _line(cells: Sequence[str]) -> str:
 
 def _or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def commit() -> str | None:
-    """Return the commit of the code that runs, and whether it was changed since; None outside a repository."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    root = Path(__file__).parents[1]
-    commit = _output(git, "-C", str(root), "rev-parse", "HEAD")
-    changed = _output(git, "-C", str(root), "status", "--porcelain", "--", "gfnmc", ":(glob)benchmarks/*.py")
-    return f"{commit}, with changes" if commit and changed else commit
-
-
-def _output(*command: str) -> str | None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -14,25 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from plain_training import PLAIN
 from training_judging import Judge, Judgement
 from training_problems import Problem, objects_of, value_indices
 
 from gfnmc.targets import HyperGrid, Potts, Target
 from gfnmc.targets.base import product_space
 from gfnmc.training import TrainingConfig, train
-
-PLAIN = TrainingConfig(
-    batch_size=256,
-    epsilon=0.0,
-    seeding="none",
-    seed_batch_size=0,
-    likelihood_until=0.0,
-    replay_batch_size=0,
-    reward_schedule="fixed",
-    check_size=8,
-    stop_at_acceptance=2.0,
-)
-"""On-policy trajectory balance and nothing else; network and step sizes are those of the default."""
 
 TORCHGFN_BATCH_SIZE = 256
 SECONDS_FACTOR = 3.0

@@ -8,13 +8,13 @@ chains = gfnmc.sample(kernel, num_chains=64, num_samples=1_000, seed=0)
 chains.to_arviz()
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gfnmc import environments, kernels, objectives, policies, targets
 from gfnmc.core import errors
 from gfnmc.core.cost import Cost
 from gfnmc.core.errors import GfnmcError
+from gfnmc.core.lazy import lazy_names
 from gfnmc.sampling import Budget, Chains, sample
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gfnmc.training import TrainingConfig, TrainingResult, load_pair, resume_training, save_pair, train
 
 # Loaded when first used: they need libraries that are slow to import.
-_LAZY = {
+_MODULES = {
     "Comparison": "gfnmc.experiments",
     "compare": "gfnmc.experiments",
     "TrainingConfig": "gfnmc.training",
@@ -55,8 +55,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'gfnmc' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _MODULES, __all__)

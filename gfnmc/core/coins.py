@@ -121,6 +121,26 @@ class KeyedCoins(Coins):
         return decided
 
 
+class RowCoins(Coins):
+    """Coins of some rows of a batch, which fall as they would beside all others.
+
+    Args:
+        coins: Those of the whole batch.
+        num_rows: Its rows.
+        rows: Which of them decide, distinct.
+    """
+
+    def __init__(self, coins: Coins, num_rows: int, rows: NDArray[np.int64]) -> None:
+        self._coins = coins
+        self._num_rows = num_rows
+        self._rows = rows
+
+    def decide(self, which: NDArray[np.integer]) -> NDArray[np.bool_]:
+        spread = np.zeros((len(which), self._num_rows), dtype=which.dtype)
+        spread[:, self._rows] = which
+        return self._coins.decide(spread)[:, self._rows]
+
+
 def _bits(name: str, times: int, num_rows: int) -> NDArray[np.uint16]:
     """Return 16 bits a decision, `(times, num_rows)`."""
     groups = []
@@ -145,7 +165,8 @@ def _groups(num_rows: int) -> Iterator[tuple[int, int]]:
 
 
 def _open_places(bits: NDArray[np.uint16]) -> Iterator[tuple[int, int]]:
-    """Yield time and row of the few decisions that are left open, in their order; to look for the largest is quickest."""
+    """Yield time and row of the few decisions that are left open, in their order."""
+    # To look for the largest number is quickest.
     flat, begun = bits.ravel(), 0
     while begun < flat.size and flat[place := begun + int(flat[begun:].argmax())] == _OPEN:
         yield divmod(place, bits.shape[1])

@@ -28,10 +28,11 @@ def masked_log_softmax(
         Log-probabilities in nats, float64, exactly -inf where an action is not allowed. A row with no
         allowed action is -inf throughout.
     """
-    scores = logits.to(torch.float64) / temperature
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
-    log_probs = scores - scores.logsumexp(-1, keepdim=True)
+    scores = logits if mask is None else torch.where(mask, logits, -math.inf)
+    if temperature != 1.0:
+        scores = scores.to(torch.float64) / temperature
+    log_probs = scores.log_softmax(-1, dtype=torch.float64)
+    # A row without any possible action is no law, which torch writes as NaN.
     log_probs = log_probs.masked_fill(scores == -math.inf, -math.inf)
     if epsilon == 0.0:
         return log_probs

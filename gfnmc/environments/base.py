@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gfnmc.core.errors import CapabilityError
 from gfnmc.core.symmetry import Symmetry
+from gfnmc.environments.filling import Filling
 
 
 class Direction(Enum):
@@ -99,6 +100,10 @@ class DiscreteEnvironment(Environment):
         positions: Number of positions, where the environment itself fixes or draws the position that the next
             action fills and a policy only chooses the value; action ids are then `position * values + value`.
             None where the policy chooses everything.
+        token_changes: Every change of tokens that a step can make, where they are few, so that networks can add them up
+            beforehand; None where they are not listed.
+        filling: How positions follow each other where they are filled one at a time and each action makes the change of
+            its own number: then whole walks are made at once. None where walks go step by step.
         action_tokens: Which tokens each action, the exit aside, is about, by their places in `tokens`: networks that
             have an embedding for each token read the action's logit there. The exit has to be the last action. None
             where actions are not about tokens.
@@ -113,6 +118,8 @@ class DiscreteEnvironment(Environment):
     changes_connect: bool = False
     rebuild_connects: int | None = None
     positions: int | None = None
+    token_changes: TokenChange | None = None
+    filling: Filling | None = None
     action_tokens: Int64[Tensor, "actions tokens_an_action"] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -185,8 +192,15 @@ class DiscreteEnvironment(Environment):
 
         All ids lie in the vocabulary, also those of an action that is not allowed: networks look them up.
         """
+        if self.token_changes is not None:
+            change = self.token_change(states, actions)
+            return TokenChange(*(tokens[change] for tokens in self.token_changes))
         last = self.vocabulary - 1
         return TokenChange(self.tokens(states).clamp(0, last), self.tokens(self.step(states, actions)).clamp(0, last))
+
+    def token_change(self, states: Tensor, actions: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
+        """Return which of `token_changes` the steps make; any where an action is not allowed."""
+        raise CapabilityError(f"{type(self).__name__} does not list its token_changes: implement `changed_tokens`")
 
     @property
     def num_nodes(self) -> int:

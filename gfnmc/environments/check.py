@@ -5,22 +5,34 @@ environment.
 """
 
 import torch
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from gfnmc.core.draws import PhiloxDraws
+from gfnmc.core.draws import Draws, PhiloxDraws
 from gfnmc.core.errors import CapabilityError, EnvironmentContractError
 from gfnmc.core.numerics import where_rows
-from gfnmc.environments.base import DiscreteEnvironment, uniform_log_probs
+from gfnmc.environments.base import DiscreteEnvironment
 
 _MAX_STEPS = 10_000
+_MAX_CHECKED = 256
+_MAX_MASKED = 2**23
+"""Entries of masks that all paths together look at, where the environment is large."""
 
 
 def check_environment(environment: DiscreteEnvironment, *, num_paths: int = 32) -> None:
-    """Build `num_paths` objects by random allowed actions and hold every step to the contract.
+    """Build objects by random allowed actions and hold their steps to the contract.
+
+    Args:
+        environment: What to check.
+        num_paths: Objects to build; fewer, but two at least, where the environment has many and long paths. Of a path
+            with more than some hundred steps those are checked that stand at equal distances.
 
     Raises:
         EnvironmentContractError: At the first contradiction, with the state and the action that show it.
     """
+    limit = _MAX_STEPS if environment.max_depth is None else environment.max_depth
+    if environment.max_depth is not None:
+        num_paths = min(num_paths, max(2, _MAX_MASKED // (environment.num_actions * max(limit, 1))))
     states = environment.source(num_paths)
     name = type(environment).__name__
     _require(environment.is_source(states).all(), f"{name}: is_source denies the states that source() returns")
@@ -28,7 +40,7 @@ def check_environment(environment: DiscreteEnvironment, *, num_paths: int = 32) 
     _require(not environment.backward_mask(states).any(), f"{name}: backward_mask allows an action at the source")
     draws = PhiloxDraws(0, "check_environment", num_paths)
     done = torch.zeros(num_paths, dtype=torch.bool)
-    limit = _MAX_STEPS if environment.max_depth is None else environment.max_depth
+    every = 1 if environment.max_depth is None else -(-max(limit, 1) // _MAX_CHECKED)
     for depth in range(limit + 1):
         mask = environment.forward_mask(states)
         _check_mask(environment, mask, "forward_mask", states)
@@ -37,13 +49,14 @@ def check_environment(environment: DiscreteEnvironment, *, num_paths: int = 32) 
         if done.all():
             _check_objects(environment, states)
             return
-        actions = draws.categorical(uniform_log_probs(mask), ~done)
+        actions = _any_allowed(mask, draws, ~done)
         if environment.exit_action is not None:
             done = done | (actions == environment.exit_action)
         before = states.clone()
         children = environment.step(states, actions)
         _require(torch.equal(states, before), f"{name}: step changes the states it is given; return new ones")
-        _check_step(environment, states, actions, children, ~done)
+        if depth % every == 0 or depth == limit - 1:
+            _check_step(environment, states, actions, children, ~done)
         states = where_rows(done, states, children)
         if environment.is_graded:
             deep = environment.depth(states) == depth + 1
@@ -52,6 +65,14 @@ def check_environment(environment: DiscreteEnvironment, *, num_paths: int = 32) 
         environment.max_depth is None,
         f"{name}: a path of more than {limit} actions has not ended; correct max_depth or the masks",
     )
+
+
+def _any_allowed(
+    mask: Bool[Tensor, "paths actions"], draws: Draws, active: Bool[Tensor, " paths"]
+) -> Int64[Tensor, " paths"]:
+    count = mask.cumsum(-1)
+    chosen = draws.integers(count[:, -1].clamp(min=1), active)
+    return torch.searchsorted(count, chosen[:, None], right=True)[:, 0].clamp(max=mask.shape[1] - 1)
 
 
 def _can_continue(environment: DiscreteEnvironment, mask: Tensor) -> Tensor:

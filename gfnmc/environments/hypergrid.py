@@ -48,6 +48,11 @@ class HyperGrid(DiscreteEnvironment):
         self.num_tokens = num_dims
         self.vocabulary = num_dims * side
         self._offset = torch.arange(num_dims) * side
+        token = torch.arange(self.vocabulary)
+        is_top = token % side == side - 1
+        self.token_changes = TokenChange(token[:, None], (token + ~is_top)[:, None])
+        # What each action adds to the coordinates; the exit adds nothing.
+        self._rise = torch.eye(num_dims + 1, num_dims, dtype=dtype)
 
     @classmethod
     def for_target(cls, target: SiteSpace) -> "HyperGrid":
@@ -67,10 +72,10 @@ class HyperGrid(DiscreteEnvironment):
         return torch.zeros(batch, self.num_dims, dtype=self.dtype)
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        return self._move(states, actions, 1)
+        return states + self._rise.index_select(0, actions)
 
     def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
-        return self._move(states, actions, -1)
+        return states - self._rise.index_select(0, actions)
 
     def is_source(self, states: Tensor) -> Bool[Tensor, " batch"]:
         return (states == 0).all(-1)
@@ -92,21 +97,19 @@ class HyperGrid(DiscreteEnvironment):
         return states, torch.ones_like(states, dtype=torch.bool)
 
     def forward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
-        may_exit = torch.ones_like(states[:, :1], dtype=torch.bool)
-        return torch.cat([states < self.side - 1, may_exit], -1)
+        return torch.nn.functional.pad(states < self.side - 1, (0, 1), value=True)
 
     def backward_mask(self, states: Tensor) -> Bool[Tensor, "batch actions"]:
-        return torch.cat([states > 0, torch.zeros_like(states[:, :1], dtype=torch.bool)], -1)
+        return torch.nn.functional.pad(states > 0, (0, 1))
 
     def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
         return states.to(torch.int64) + self._offset
 
-    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
-        # The exit and forbidden moves change nothing that is kept; clamping keeps their ids in the vocabulary.
-        dim = actions.clamp(max=self.num_dims - 1)[:, None]
-        before = states.gather(1, dim).to(torch.int64)
-        removed = self._offset[dim] + before
-        return TokenChange(removed, self._offset[dim] + (before + 1).clamp(max=self.side - 1))
+    def token_change(self, states: Tensor, actions: Tensor) -> Int64[Tensor, " batch"]:
+        # The exit and forbidden moves change nothing that is kept.
+        dim = actions.clamp(max=self.num_dims - 1)
+        before = states.gather(1, dim[:, None])[:, 0].clamp(min=0)
+        return before + dim * self.side
 
     @property
     def num_changes(self) -> int:
@@ -117,8 +120,4 @@ class HyperGrid(DiscreteEnvironment):
 
     def change(self, objects: Tensor, changes: Int64[Tensor, " batch"]) -> Tensor:
         sign = 1 - 2 * (changes // self.num_dims)
-        return self._move(objects, changes % self.num_dims, sign[:, None].to(objects.dtype))
-
-    def _move(self, states: Tensor, dims: Int64[Tensor, " batch"], by: Tensor | int) -> Tensor:
-        axis = torch.arange(self.num_dims, device=states.device)
-        return states + (axis == dims[:, None]).to(states.dtype) * by
+        return objects + sign[:, None].to(objects.dtype) * self._rise.index_select(0, changes % self.num_dims)

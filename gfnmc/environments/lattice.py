@@ -8,6 +8,7 @@ States hold the index of each site's value, and one index more for a site not as
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.core.symmetry import Symmetry
 from gfnmc.core.typing import SiteSpace
 from gfnmc.environments.base import DiscreteEnvironment, TokenChange, uniform_log_probs
+from gfnmc.environments.filling import FixedFilling, UniformFilling
 
 Order = Literal["uniform", "fixed", "learned"]
 
@@ -81,9 +83,17 @@ class Lattice(DiscreteEnvironment):
         # Any site may have been the last one, so redoing one site at a time reaches everything.
         self.rebuild_connects = None if order == "fixed" else 1
         self._blank = self.num_values
+        if order == "fixed":
+            self.filling = FixedFilling(self.site_order, self._blank)
+        elif order == "uniform":
+            self.filling = UniformFilling(self.num_sites, self._blank)
         self._state_dtype = torch.int8 if self.num_values < 127 else torch.int64
         self._site_offset = torch.arange(self.num_sites) * (self.num_values + 1)
         self._value_table = torch.tensor(self.values, dtype=dtype)
+        self._gap = _equal_gap(self.values, dtype)
+        token = (self._site_offset[:, None] + torch.arange(self.num_values)).flatten()
+        blank = (self._site_offset + self._blank).repeat_interleave(self.num_values)
+        self.token_changes = TokenChange(blank[:, None], token[:, None])
 
     @classmethod
     def for_target(
@@ -122,15 +132,25 @@ class Lattice(DiscreteEnvironment):
         return (states != self._blank).sum(-1)
 
     def objects(self, states: Tensor) -> Tensor:
+        if self._gap is not None:
+            return (states.to(self.dtype) * self._gap + self.values[0]).reshape(-1, *self.event_shape)
         return self._value_table[states.to(torch.int64)].reshape(-1, *self.event_shape)
 
     def states(self, objects: Tensor) -> Tensor:
-        flat = objects.flatten(1).contiguous()
-        place = torch.searchsorted(self._value_table, flat).clamp(max=self.num_values - 1)
-        if (self._value_table[place] != flat).any():
-            row = int((self._value_table[place] != flat).any(-1).nonzero()[0, 0])
+        flat = objects.flatten(1)
+        place = self._places(flat.contiguous())
+        is_known = (place >= 0) & (place < self.num_values) & (self.objects(place).flatten(1) == flat)
+        if not is_known.all():
+            row = int((~is_known).any(-1).nonzero()[0, 0])
             raise ObjectError(f"object {row}, {objects[row].tolist()}, has a value that is not one of {self.values}")
         return place.to(self._state_dtype)
+
+    def _places(self, flat: Shaped[Tensor, "batch sites"]) -> Shaped[Tensor, "batch sites"]:
+        """Return the index of each value; anything where it is none."""
+        if self._gap is None:
+            return torch.searchsorted(self._value_table, flat).clamp(max=self.num_values - 1)
+        # Where values have equal gaps, arithmetic in their own dtype takes a tenth of the time.
+        return torch.div(flat - self.values[0], self._gap, rounding_mode="floor")
 
     def assigned(self, states: Tensor) -> tuple[Tensor, Bool[Tensor, "batch *event"]]:
         is_assigned = states != self._blank
@@ -160,10 +180,8 @@ class Lattice(DiscreteEnvironment):
     def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
         return states.to(torch.int64) + self._site_offset
 
-    def changed_tokens(self, states: Tensor, actions: Tensor) -> TokenChange:
-        site, value = actions // self.num_values, actions % self.num_values
-        offset = self._site_offset[site]
-        return TokenChange((offset + self._blank)[:, None], (offset + value)[:, None])
+    def token_change(self, states: Tensor, actions: Tensor) -> Int64[Tensor, " batch"]:
+        return actions
 
     def edges(self, states: Tensor) -> Bool[Tensor, "batch nodes nodes"]:
         return self._nearest.expand(states.shape[0], -1, -1)
@@ -216,6 +234,13 @@ class Lattice(DiscreteEnvironment):
         inside = (depth >= 0) & (depth < self.num_sites)
         site = self.site_order[depth.clamp(0, self.num_sites - 1)]
         return (torch.arange(self.num_sites) == site[:, None]) & inside[:, None]
+
+
+def _equal_gap(values: tuple[int, ...], dtype: torch.dtype) -> int | None:
+    """Return the gap between neighbouring values where it is always the same and differences do not overflow."""
+    gaps = {high - low for low, high in itertools.pairwise(values)}
+    most = torch.iinfo(dtype).max if not dtype.is_floating_point else torch.finfo(dtype).max
+    return gaps.pop() if len(gaps) == 1 and values[-1] - 2 * values[0] <= most else None
 
 
 @functools.lru_cache(maxsize=4096)

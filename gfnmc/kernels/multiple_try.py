@@ -31,7 +31,7 @@ from gfnmc.kernels.base import Info, Reason, State
 from gfnmc.kernels.branch import BranchLaw, PrefixLaw
 from gfnmc.kernels.metropolis import Proposal
 from gfnmc.kernels.suffix import SuffixResampling
-from gfnmc.policies.pair import ProposalPair
+from gfnmc.policies.pair import GFlowNet, ProposalPair
 from gfnmc.policies.path import Path
 from gfnmc.targets.base import Target, checked_log_prob
 
@@ -112,6 +112,8 @@ class MultipleTrySuffix(SuffixResampling):
     @torch.no_grad()
     def step(self, draws: Draws, state: State) -> tuple[State, Info]:
         down, is_lazy, undoing_calls = self._branch(self.environment.states(state.position), draws)
+        down = self._memory.with_caches(self.pair, down)
+        self._memory.keep(self.pair, down)
         up = self._tries(down, draws)
         tried, log_prob, log_weights, evaluated = self._weighed(state, down, up, is_lazy)
 
@@ -154,8 +156,11 @@ class MultipleTrySuffix(SuffixResampling):
     def _tries(self, down: Path, draws: Draws) -> Path:
         """Return the new suffixes, those of each chain one after the other."""
         times = self.num_tries - 1
-        starts = down.start.repeat_interleave(times, 0)
-        return self._pair_of_tries.sample_forward(starts, draws.role("forward").repeated(times))
+        starts, decisions = down.start.repeat_interleave(times, 0), draws.role("forward").repeated(times)
+        if down.start_cache is None:
+            return self._pair_of_tries.sample_forward(starts, decisions)
+        assert isinstance(self._pair_of_tries, GFlowNet)
+        return self._pair_of_tries.sample_forward(starts, decisions, down.start_cache.repeat_interleave(times, 0))
 
     def _weighed(self, state: State, down: Path, up: Path, is_lazy: Bool[Tensor, " chains"]) -> _Candidates:
         """Evaluate the tries that may be gone to, and weigh them against the current object."""

@@ -64,7 +64,7 @@ class Moved(NamedTuple):
     position: Shaped[Tensor, "chains *event"]
     log_prob: Float64[Tensor, " chains"]
     is_asked: Bool[Tensor, " chains"] | None
-    num_changed: NDArray[np.int64] | None
+    num_changed: NDArray[np.integer] | None
 
 
 def report(moved: Moved, acceptance_rate: Float64[Tensor, " chains"] | None, calls: int, *, offers_delta: bool) -> Info:

@@ -40,7 +40,8 @@ from gfnmc.kernels.branch import (
 )
 from gfnmc.kernels.metropolis import Proposal
 from gfnmc.kernels.pair_kernel import PairKernel
-from gfnmc.policies.pair import ProposalPair
+from gfnmc.kernels.pair_memory import PairMemory
+from gfnmc.policies.pair import GFlowNet, ProposalPair
 from gfnmc.policies.path import Path
 from gfnmc.targets.base import Target
 
@@ -86,6 +87,7 @@ class SuffixResampling(PairKernel):
         self.branching = branching
         self._check_branching()
         self.tuning = BranchTuning()
+        self._memory = PairMemory()
 
     @property
     def reach(self) -> Reach:
@@ -145,7 +147,9 @@ class SuffixResampling(PairKernel):
         else:
             down, is_lazy = self._suffix_branch(states, draws), torch.zeros(len(states), dtype=torch.bool)
             undoing_calls = down.lengths
-        up = self.pair.sample_forward(down.start, draws.role("forward"))
+        down = self._memory.with_caches(self.pair, down)
+        up = self._rebuilt(down, draws.role("forward"))
+        self._memory.keep(self.pair, down, up)
         assert down.log_backward is not None and up.log_forward is not None
         log_hastings = log_hastings_ratio(
             log_backward_new=self.pair.log_backward(up),
@@ -165,6 +169,12 @@ class SuffixResampling(PairKernel):
             num_forward_steps=torch.where(is_lazy, 0, up.lengths),
             policy_calls=undoing_calls + down.lengths + 2 * up.lengths + exits,
         )
+
+    def _rebuilt(self, down: Path, draws: Draws) -> Path:
+        if down.start_cache is None:
+            return self.pair.sample_forward(down.start, draws)
+        assert isinstance(self.pair, GFlowNet)
+        return self.pair.sample_forward(down.start, draws, down.start_cache)
 
     def _suffix_branch(self, states: Tensor, draws: Draws) -> Path:
         return self.pair.sample_backward(states, self.branch_decisions(draws), draws.role("backward"))

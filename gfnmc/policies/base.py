@@ -19,6 +19,8 @@ from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError, OptionError, PolicyError
 from gfnmc.core.numerics import masked_log_softmax
 from gfnmc.environments.base import Direction, DiscreteEnvironment
+from gfnmc.policies.mlp_fill_gradient import MLPLearner
+from gfnmc.policies.mlp_filler import MLPFiller
 from gfnmc.policies.sub_batches import SUB_BATCH
 
 Cache = Any
@@ -80,7 +82,28 @@ class DiscretePolicy(torch.nn.Module, ABC):
         """
         if self.num_conditions:
             self._bound_condition(select.shape[0])
-        return self.for_rows(select.nonzero()[:, 0]).begin(states[select])
+        return self.for_rows(select.nonzero()[:, 0]).begin(selected(states, select))
+
+    def score_along(
+        self,
+        states: Tensor,
+        actions: Int64[Tensor, "batch length"],
+        select: Bool[Tensor, "batch length_plus_1"],
+        scored: Int64[Tensor, " selected"],
+        known: Float64[Tensor, " selected"] | None = None,
+    ) -> Float64[Tensor, " selected"]:
+        """Return the log-probability of an action at each of the selected states of paths, nats.
+
+        Args:
+            states: As `along` takes them; so the next two.
+            actions: The same.
+            select: The same.
+            scored: The actions, those of the first path before those of the second.
+            known: The log-probabilities themselves, where the same law has been asked for them before.
+        """
+        if known is not None and not self.is_learning:
+            return known
+        return self.score(self.along(states, actions, select), selected(states, select), scored)
 
     def sample(
         self, cache: Cache, states: Tensor, draws: Draws, active: Bool[Tensor, " batch"]
@@ -135,6 +158,33 @@ class DiscretePolicy(torch.nn.Module, ABC):
         if self.condition is None or self.condition.dim() == 1:
             return self
         return self.given(self.condition[rows])
+
+    def filler(self) -> MLPFiller | None:
+        """Return what chooses values at positions that are known ahead; None where walks go step by step."""
+        return None
+
+    def for_walk(self: PolicyType) -> PolicyType:
+        """Return the policy as a walk uses it, in the course of which no weight changes."""
+        return self
+
+    @property
+    def law_key(self) -> tuple[Any, ...] | None:
+        """What differs wherever the policy's laws do, so that a score can be used again; None where nobody knows."""
+        return None
+
+    def scorer(self) -> MLPFiller | MLPLearner | None:
+        """Return what scores such walks; with gradients where there are any."""
+        return self.filler()
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether what is computed now has gradients with respect to the weights."""
+        return torch.is_grad_enabled() and any(weight.requires_grad for weight in self.parameters())
+
+    @property
+    def empties_as_filled(self) -> bool:
+        """Whether a backward policy is the law that fits the environment's order of filling positions."""
+        return False
 
     def frozen(self: PolicyType) -> PolicyType:
         """Return a copy that no longer learns, as kernels want it."""
@@ -193,6 +243,11 @@ class DiscretePolicy(torch.nn.Module, ABC):
         self, logits: Float[Tensor, "*batch n"], mask: Bool[Tensor, "*batch n"] | None = None
     ) -> Float64[Tensor, "*batch n"]:
         return masked_log_softmax(logits, mask, temperature=self.temperature, epsilon=self.epsilon)
+
+
+def selected(states: Tensor, select: Bool[Tensor, "batch length_plus_1"]) -> Tensor:
+    """Return the selected states of paths, in row-major order."""
+    return states.flatten(0, 1).index_select(0, select.flatten().nonzero()[:, 0])
 
 
 def gather(log_probs: Float64[Tensor, "batch n"], actions: Int64[Tensor, " batch"]) -> Float64[Tensor, " batch"]:

@@ -13,7 +13,7 @@ from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError, PolicyError
 from gfnmc.environments.base import Direction, DiscreteEnvironment
 from gfnmc.environments.check import check_environment
-from gfnmc.policies.base import DiscretePolicy, check_condition
+from gfnmc.policies.base import Cache, DiscretePolicy, check_condition
 from gfnmc.policies.flow import StateFlow
 from gfnmc.policies.log_partition import LogPartition
 from gfnmc.policies.path import Path
@@ -159,9 +159,15 @@ class GFlowNet:
             bound.log_flow = self.log_flow.given(condition)
         return bound
 
-    def sample_forward(self, states: Tensor, draws: Draws) -> Path:
-        """Build objects from states by P_F."""
-        return walk_forward(self.forward, self.environment, states, draws)
+    def sample_forward(self, states: Tensor, draws: Draws, cache: Cache = None) -> Path:
+        """Build objects from states by P_F.
+
+        Args:
+            states: Where to start.
+            draws: Random decisions.
+            cache: What P_F knows at `states`, where it is known, as the `start_cache` of a path says.
+        """
+        return walk_forward(self.forward, self.environment, states, draws, cache)
 
     def sample_backward(self, states: Tensor, num_steps: Int64[Tensor, " batch"] | None, draws: Draws) -> Path:
         """Take finished states apart by P_B."""

@@ -1,7 +1,7 @@
 """Walk a policy forward or backward, and score paths walked elsewhere.
 
-Walks keep the whole batch to their end: a finished row stays as it is and draws nothing, so that what a row does
-never depends on its neighbours. Scores of a path are one batched call, not a loop.
+Where an environment draws the positions that a policy fills, whole walks are made at once (`filled`); everything else
+goes step by step (`steps`). Scores of a path are one batched call, not a loop.
 """
 
 from collections.abc import Callable
@@ -12,35 +12,30 @@ from torch import Tensor
 
 from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError
-from gfnmc.core.numerics import where_rows
 from gfnmc.environments.base import DiscreteEnvironment
-from gfnmc.policies.base import DiscretePolicy
-from gfnmc.policies.path import Path, reversed_path
+from gfnmc.policies.base import Cache, DiscretePolicy
+from gfnmc.policies.filled import empty, fill, score_empty, score_fill
+from gfnmc.policies.path import Path
+from gfnmc.policies.steps import StepScores, step_backward, step_forward
 
 
 @torch.no_grad()
-def walk_forward(policy: DiscretePolicy, environment: DiscreteEnvironment, states: Tensor, draws: Draws) -> Path:
-    """Build finished objects from `states` by P_F; the result has `log_forward`."""
-    begun = environment.is_source(states)
-    exit_action = environment.exit_action
-    active = torch.ones_like(begun) if exit_action is not None else ~environment.is_terminal(states)
-    lengths = torch.zeros(len(begun), dtype=torch.int64, device=begun.device)
-    log_forward = torch.zeros(len(begun), dtype=torch.float64, device=begun.device)
-    visited, taken = [states], []
-    cache = policy.begin(states)
-    while active.any():
-        actions, log_prob = policy.sample(cache, states, draws, active)
-        log_forward = torch.where(active, log_forward + log_prob, log_forward)
-        moving = active if exit_action is None else active & (actions != exit_action)
-        if not moving.any():
-            break
-        cache = policy.advance(cache, states, actions)
-        states = where_rows(moving, environment.step(states, actions), states)
-        lengths = lengths + moving
-        visited.append(states)
-        taken.append(torch.where(moving, actions, 0))
-        active = moving if exit_action is not None else ~environment.is_terminal(states)
-    return Path(torch.stack(visited, 1), _stack_actions(taken, lengths), lengths, begun, log_forward=log_forward)
+def walk_forward(
+    policy: DiscretePolicy, environment: DiscreteEnvironment, states: Tensor, draws: Draws, cache: Cache = None
+) -> Path:
+    """Build finished objects from `states` by P_F; the result has `log_forward`.
+
+    Args:
+        policy: P_F.
+        environment: Where it acts.
+        states: Where to start.
+        draws: Random decisions.
+        cache: The policy's cache at `states`, where it is known.
+    """
+    filler = policy.filler()
+    if filler is None:
+        return step_forward(policy, environment, states, draws)
+    return fill(filler, environment, states, policy.begin(states) if cache is None else cache, draws)
 
 
 @torch.no_grad()
@@ -60,34 +55,19 @@ def walk_backward(
         num_steps: Actions to undo, a row; the walk ends at the source all the same. None goes to the source.
         draws: Random decisions.
     """
-    at_source = environment.is_source(states)
-    lengths = torch.zeros(len(at_source), dtype=torch.int64, device=at_source.device)
-    log_backward = torch.zeros(len(at_source), dtype=torch.float64, device=at_source.device)
-    visited, undone = [states], []
-    cache = policy.begin(states)
-    while True:
-        active = ~at_source if num_steps is None else ~at_source & (lengths < num_steps)
-        if not active.any():
-            break
-        actions, log_prob = policy.sample(cache, states, draws, active)
-        log_backward = torch.where(active, log_backward + log_prob, log_backward)
-        cache = policy.advance(cache, states, actions)
-        states = where_rows(active, environment.unstep(states, actions), states)
-        lengths = lengths + active
-        visited.append(states)
-        undone.append(actions)
-        at_source = environment.is_source(states)
-    return reversed_path(torch.stack(visited, 1), _stack_actions(undone, lengths), lengths, at_source, log_backward)
+    if policy.empties_as_filled:
+        return empty(environment, states, num_steps, draws)
+    return step_backward(policy, environment, states, num_steps, draws)
 
 
 def score_forward(policy: DiscretePolicy, environment: DiscreteEnvironment, path: Path) -> Float64[Tensor, " batch"]:
     """Return log P_F of building each path's object from its start, the exit included, nats."""
-    return _in_order(_forward_scores_by_state(policy, environment, path))
+    return _in_order(forward_scores(policy, environment, path))
 
 
 def score_backward(policy: DiscretePolicy, environment: DiscreteEnvironment, path: Path) -> Float64[Tensor, " batch"]:
     """Return log P_B of taking each path's object apart down to its start, nats."""
-    return _in_order(_backward_scores_by_state(policy, path))
+    return _in_order(backward_scores(policy, environment, path))
 
 
 def forward_scores(
@@ -98,6 +78,10 @@ def forward_scores(
     Transition t leaves the t-th state of the path. Where there is an exit action the exit is a row's last
     transition. Added up, they are `score_forward`.
     """
+    scorer = policy.scorer()
+    if scorer is not None:
+        cache = policy.begin(path.start) if path.start_cache is None else path.start_cache
+        return score_fill(scorer, environment, path, cache)
     scores = _forward_scores_by_state(policy, environment, path)
     return scores if environment.exit_action is not None else scores[:, :-1]
 
@@ -109,6 +93,8 @@ def backward_scores(
 
     The transitions are those of `forward_scores`. Added up, they are `score_backward`.
     """
+    if policy.empties_as_filled:
+        return score_empty(environment, path)
     scores = _backward_scores_by_state(policy, path)[:, 1:]
     return scores if environment.exit_action is None else torch.nn.functional.pad(scores, (0, 1))
 
@@ -161,11 +147,12 @@ def _forward_scores_by_state(
     policy: DiscretePolicy, environment: DiscreteEnvironment, path: Path
 ) -> Float64[Tensor, "batch length_plus_1"]:
     place = torch.arange(path.states.shape[1], device=path.lengths.device)
+    known = path.walked_with.known(policy) if isinstance(path.walked_with, StepScores) else None
     if environment.exit_action is None:
-        return _scores_by_state(policy, path, place < path.lengths[:, None], path.actions)
+        return _scores_by_state(policy, path, place < path.lengths[:, None], path.actions, known)
     leaves = torch.full_like(path.lengths, environment.exit_action)[:, None]
     actions = torch.where(path.is_action, path.actions, environment.exit_action)
-    return _scores_by_state(policy, path, place <= path.lengths[:, None], torch.cat([actions, leaves], 1))
+    return _scores_by_state(policy, path, place <= path.lengths[:, None], torch.cat([actions, leaves], 1), known)
 
 
 def _backward_scores_by_state(policy: DiscretePolicy, path: Path) -> Float64[Tensor, "batch length_plus_1"]:
@@ -175,19 +162,19 @@ def _backward_scores_by_state(policy: DiscretePolicy, path: Path) -> Float64[Ten
 
 
 def _scores_by_state(
-    policy: DiscretePolicy, path: Path, select: Bool[Tensor, "batch length_plus_1"], actions: Tensor
+    policy: DiscretePolicy,
+    path: Path,
+    select: Bool[Tensor, "batch length_plus_1"],
+    actions: Tensor,
+    known: Float64[Tensor, "batch decisions"] | None = None,
 ) -> Float64[Tensor, "batch length_plus_1"]:
     """Score the selected states, 0 elsewhere; the i-th selected state of a row meets its i-th action."""
     count = select.sum(1)
     decided = torch.arange(actions.shape[1], device=count.device) < count[:, None]
-    cache = policy.along(path.states, path.actions, select)
-    return scattered(select, policy.score(cache, path.states[select], actions[decided]))
+    known = None if known is None else known[select[:, : known.shape[1]]]
+    return scattered(select, policy.score_along(path.states, path.actions, select, actions[decided], known))
 
 
 def _in_order(scores: Float64[Tensor, "batch n"]) -> Float64[Tensor, " batch"]:
     # Added one after the other: `sum` pairs terms by the row's padding, which the longest row of the batch decides.
-    return scores.cumsum(1)[:, -1]
-
-
-def _stack_actions(actions: list[Tensor], lengths: Tensor) -> Int64[Tensor, "batch length"]:
-    return torch.stack(actions, 1) if actions else lengths.new_zeros(len(lengths), 0)
+    return scores.cumsum(1)[:, -1] if scores.shape[1] else scores.sum(1)

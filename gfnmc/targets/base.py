@@ -22,7 +22,6 @@ from gfnmc.targets.checks import (
     checked_event_shape,
     checked_log_densities,
 )
-from gfnmc.targets.row_draws import RowDraws
 from gfnmc.targets.solution import ExactSolution, ModeSet
 
 __all__ = [
@@ -248,7 +247,7 @@ def checked_estimate(
     if not target.is_noisy:
         return checked_log_prob(target, x, rows=rows)
     if rows is not None and draws.num_rows != len(x):
-        draws = RowDraws(draws, rows)
+        draws = draws.for_rows(rows)
     if draws.num_rows != len(x):
         raise OptionError(f"draws of {draws.num_rows} rows for {len(x)} objects; give one row an object")
     return checked_log_densities(target.estimate_log_prob(x, draws), f"{target.name}.estimate_log_prob", x, rows)

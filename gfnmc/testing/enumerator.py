@@ -93,6 +93,10 @@ class ScriptedDraws(Draws):
     def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         return self.categorical(torch.stack([torch.log1p(-log_probs.exp()), log_probs], -1), active) == 1
 
+    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        both = torch.stack([-logits, logits], -1).to(torch.float64)
+        return self.categorical(torch.nn.functional.logsigmoid(both), active) == 1
+
     def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
         allowed = torch.arange(int(highs.max())) < highs[:, None]
         return self.categorical(torch.where(allowed, -highs.to(torch.float64).log()[:, None], -torch.inf), active)

@@ -18,7 +18,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from gfnmc.core.coins import Coins, FewLaws
-from gfnmc.core.draws import Draws
+from gfnmc.core.draws import Ahead, Draws
 from gfnmc.core.errors import CapabilityError
 from gfnmc.kernels.base import Kernel
 from gfnmc.kernels.composition import Composition
@@ -70,6 +70,12 @@ class AcceptingDraws(Draws):
     def coins(self, laws: FewLaws, times: int) -> Coins:
         return super().coins(laws, times) if self._accepts else self._draws.coins(laws, times)
 
+    def for_rows(self, rows: Tensor) -> Draws:
+        return AcceptingDraws(self._draws.for_rows(rows), accepts=self._accepts)
+
+    def ahead(self, num: int, order: Tensor | None = None) -> Ahead:
+        return self._draws.ahead(num, order)
+
     def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._draws.categorical(log_probs, active)
 
@@ -78,6 +84,9 @@ class AcceptingDraws(Draws):
             return self._draws.bernoulli(log_probs, active)
         possible = log_probs > -torch.inf
         return possible if active is None else possible & active
+
+    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        return self._draws.bernoulli_logits(logits, active)
 
     def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._draws.integers(highs, active)

@@ -25,25 +25,33 @@ class ReplayBuffer:
         dtype: Dtype of objects.
         num_conditions: Numbers in the condition that goes with each object; the same object under another condition
             is another entry.
+        measures_novelty: Whether the novelty of objects is measured, which takes longer than all the rest.
 
     Attributes:
         objects: `(capacity, *event)`; the first `len(buffer)` are filled.
         log_reward: Their log-rewards, `(capacity,)` float64, nats.
         novelty: Distance of each to the nearest object remembered shortly before it: the share of coordinates that
-            differ, `(capacity,)` float64 in (0, 1].
+            differ, `(capacity,)` float64 in (0, 1]; 1 where it is not measured.
         conditions: `(capacity, num_conditions)` float64.
         num_added: Objects ever remembered.
     """
 
     def __init__(
-        self, capacity: int, event_shape: tuple[int, ...], dtype: torch.dtype, *, num_conditions: int = 0
+        self,
+        capacity: int,
+        event_shape: tuple[int, ...],
+        dtype: torch.dtype,
+        *,
+        num_conditions: int = 0,
+        measures_novelty: bool = True,
     ) -> None:
         self.objects = torch.zeros(capacity, *event_shape, dtype=dtype)
         self.log_reward = torch.zeros(capacity, dtype=torch.float64)
         self.novelty = torch.ones(capacity, dtype=torch.float64)
         self.conditions = torch.zeros(capacity, num_conditions, dtype=torch.float64)
         self.num_added = 0
-        self._held: dict[bytes, int] = {}
+        self._measures_novelty = measures_novelty
+        self._held: set[bytes] = set()
 
     def __len__(self) -> int:
         return min(self.num_added, len(self.objects))
@@ -61,27 +69,28 @@ class ReplayBuffer:
         for row, key in enumerate(_keys(objects, conditions)):
             if key not in self._held:
                 new.setdefault(key, row)
-        if not new:
+        capacity = len(self.objects)
+        # Of more than fit, the newest.
+        forgotten = max(0, len(new) - capacity)
+        keys, rows = list(new)[forgotten:], torch.tensor(list(new.values())[forgotten:], dtype=torch.int64)
+        if not keys:
             return
-        rows = torch.tensor(list(new.values()))
         novelty = self._novelty(objects[rows])
-        for place_in_new, (key, row) in enumerate(new.items()):
-            place = self.num_added % len(self.objects)
-            if self.num_added >= len(self.objects):
-                here = slice(place, place + 1)
-                del self._held[_keys(self.objects[here], self.conditions[here])[0]]
-            self._held[key] = place
-            self.objects[place] = objects[row]
-            self.log_reward[place] = log_reward[row]
-            self.conditions[place] = conditions[row]
-            self.novelty[place] = novelty[place_in_new]
-            self.num_added += 1
+        places = (self.num_added + forgotten + torch.arange(len(keys))) % capacity
+        is_full = places < len(self)
+        self._held.difference_update(_keys(self.objects[places[is_full]], self.conditions[places[is_full]]))
+        self._held.update(keys)
+        self.objects[places] = objects[rows]
+        self.log_reward[places] = log_reward[rows]
+        self.conditions[places] = conditions[rows]
+        self.novelty[places] = novelty
+        self.num_added += forgotten + len(keys)
 
     def restore(self, num_added: int) -> None:
         """Take up the contents that were written into the tensors from a checkpoint."""
         self.num_added = num_added
         filled = slice(0, len(self))
-        self._held = {key: place for place, key in enumerate(_keys(self.objects[filled], self.conditions[filled]))}
+        self._held = set(_keys(self.objects[filled], self.conditions[filled]))
 
     def choose(
         self,
@@ -110,7 +119,7 @@ class ReplayBuffer:
 
     def _novelty(self, objects: Shaped[Tensor, "batch *event"]) -> Float64[Tensor, " batch"]:
         count = min(len(self), _NUM_REFERENCES)
-        if count == 0:
+        if count == 0 or not self._measures_novelty:
             return torch.ones(len(objects), dtype=torch.float64)
         newest = (self.num_added - 1 - torch.arange(count)) % len(self.objects)
         references = self.objects[newest].flatten(1)

@@ -101,7 +101,13 @@ class Run:
             {"params": [pair.log_z_weight], "lr": config.log_z_learning_rate, "peak": config.log_z_learning_rate},
         ]
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]])
-        buffer = ReplayBuffer(config.buffer_size, tuple(target.event_shape), target.dtype, num_conditions=len(names))
+        buffer = ReplayBuffer(
+            config.buffer_size,
+            tuple(target.event_shape),
+            target.dtype,
+            num_conditions=len(names),
+            measures_novelty=config.replay_priority == "novelty",
+        )
         self.sources = Sources(pair, target, config, seed, buffer, seeds_for(environment, target, config, seed))
         check_config(config, target, self.sources.seeds is not None)
         self.cost = pair.training_cost

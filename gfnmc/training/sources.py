@@ -192,6 +192,8 @@ class Sources:
         return walk_backward(pair.backward, environment, environment.states(together.objects), None, draws)
 
     def _remember(self, found: _Objects) -> None:
+        if self.config.replay_batch_size == 0 and self.config.chain_batch_size == 0:
+            return
         self.buffer.add(found.objects, found.log_prob, found.condition)
 
     def _drawn(self, paths: list[Path], parts: list[_Objects], is_own: Tensor, calls: Cost) -> Drawn:

@@ -68,12 +68,12 @@ def test_repeated_rows_have_streams_of_their_own() -> None:
     draws = PhiloxDraws(5, "own", TILE + 9)
     streams = [draws, draws.repeated(2), draws.repeated(3), draws.repeated(6), draws.repeated(2).repeated(3)]
     streams += [stream.role("x") for stream in streams] + [stream.at(1) for stream in streams]
-    seen = torch.cat([stream._uniforms() for stream in streams])
+    seen = torch.cat([stream.uniforms() for stream in streams])
     assert len(seen.unique()) == len(seen)
     # A role or a step of repeated draws is repeated as well, and is the same whichever was said first.
     for one, other in ((draws.at(3).repeated(4), draws.repeated(4).at(3)), (draws.repeated(4), draws.repeated(4))):
         assert one.num_rows == 4 * (TILE + 9)
-        assert torch.equal(one._uniforms(), other._uniforms())
+        assert torch.equal(one.uniforms(), other.uniforms())
 
 
 def test_repeated_rows_follow_their_laws_and_are_independent() -> None:
@@ -140,7 +140,7 @@ def test_no_two_streams_share_a_number() -> None:
     seen = set()
     for draws in streams.values():
         for _ in range(3):
-            seen |= set(draws._uniforms().tolist())
+            seen |= set(draws.uniforms().tolist())
     # 110,592 of 2^53 numbers: two would meet by chance with probability 7e-7.
     assert len(seen) == len(streams) * 3 * 2 * TILE
 
@@ -156,7 +156,7 @@ def test_at_and_role_say_where_a_stream_begins() -> None:
 
 def test_a_stream_is_numpys_philox_read_row_by_row_in_blocks() -> None:
     draws = PhiloxDraws(9, "blocks", TILE + 44, step=3)
-    found = torch.stack([draws._uniforms() for _ in range(200)])
+    found = torch.stack([draws.uniforms() for _ in range(200)])
     for tile, columns in ((0, slice(0, TILE)), (1, slice(TILE, TILE + 44))):
         digest = hashlib.blake2b(b"9/blocks", digest_size=16).digest()
         key = np.frombuffer(digest, dtype="<u8")
@@ -190,7 +190,7 @@ def test_the_edges_of_the_uniform_choose_what_is_allowed(monkeypatch: pytest.Mon
     mask[:, 7] = True
     laws = scores.masked_fill(~mask, -math.inf).log_softmax(-1)
     monkeypatch.setattr(
-        PhiloxDraws, "_uniforms", lambda self: torch.full((self.num_rows,), uniform, dtype=torch.float64)
+        PhiloxDraws, "uniforms", lambda self: torch.full((self.num_rows,), uniform, dtype=torch.float64)
     )
     chosen = PhiloxDraws(0, "edge", num_rows).categorical(laws)
     assert mask.gather(1, chosen[:, None]).all()
@@ -208,7 +208,7 @@ def test_the_edges_of_the_uniform_choose_what_is_allowed(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("uniform", [0.0, LAST_UNIFORM])
 def test_the_edges_of_the_uniform_keep_certainties_certain(monkeypatch: pytest.MonkeyPatch, uniform: float) -> None:
     monkeypatch.setattr(
-        PhiloxDraws, "_uniforms", lambda self: torch.full((self.num_rows,), uniform, dtype=torch.float64)
+        PhiloxDraws, "uniforms", lambda self: torch.full((self.num_rows,), uniform, dtype=torch.float64)
     )
     draws = PhiloxDraws(0, "edge", 3)
     assert draws.bernoulli(torch.tensor([0.0, -math.inf, -1e4]).double()).tolist() == [True, False, False]

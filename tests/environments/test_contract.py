@@ -18,7 +18,7 @@ class ForbidsUndoing(HyperGrid):
 
 class UnstepsElsewhere(HyperGrid):
     def unstep(self, states: Tensor, actions: Tensor) -> Tensor:
-        return super().unstep(states, 1 - actions)
+        return super().unstep(states, (1 - actions).clamp(min=0))
 
 
 class NeverAtSource(HyperGrid):
