@@ -151,7 +151,8 @@ def _sums_over_sites(counts: NDArray[np.integer], bound: int) -> NDArray[np.inte
         return counts.sum(0)
     num_sums = -(-len(counts) // (_HIGHEST_BYTE // bound))
     depth, rest = divmod(len(counts), num_sums)
-    sums = np.add.reduce(counts[: depth * num_sums].reshape(depth, num_sums, -1), 0, dtype=np.int8)
+    stacked = counts[: depth * num_sums].reshape(depth, num_sums, counts.shape[1])
+    sums = np.add.reduce(stacked, dtype=np.int8)
     if rest:
         sums[:rest] += counts[-rest:]
-    return np.add.reduce(sums, 0, dtype=np.int16 if len(counts) * bound < 2**15 else np.int64)
+    return np.add.reduce(sums, dtype=np.int16 if len(counts) * bound < 2**15 else np.int64)

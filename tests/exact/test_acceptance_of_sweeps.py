@@ -362,9 +362,8 @@ def test_sixteen_bits_decide_and_the_last_of_them_is_open(monkeypatch: pytest.Mo
     assert laws.thresholds(np.array([3], dtype=np.uint8)).tolist() == [65535]
     three = laws.thresholds(np.array([3, 0, 1], dtype=np.uint8))
     assert three.tolist() == [65535, 0, 32768] and three.dtype == np.uint16
-    monkeypatch.setattr(
-        coins, "_bits", lambda *args: np.array([[32767, 16383, 65534, 0], [32768, 16384, 65535, 65535]])
-    )
+    bits = np.array([[32767, 16383, 65534, 0], [32768, 16384, 65535, 65535]], dtype=np.uint16)
+    monkeypatch.setattr(coins, "_bits", lambda *args: bits)
     low, high = int(0.75 * 2**37) - 1, int(0.75 * 2**37)
     opened: list[tuple[str, int, int]] = []
     for number, is_yes in ((low, True), (high, False)):

@@ -107,11 +107,11 @@ EQUIVALENT = (
     # An informed kernel refuses noisy targets, and no other asks for draws.
     "log_prob = log_prob.masked_scatter(evaluated, self._evaluate(move.position, evaluated, None))",
     # Every pair of bytes is in the table.
-    'both = self._pairs.take(np.ascontiguousarray(which).ravel().view("<u2"), mode=None)',
-    'both = self._pairs.take(np.ascontiguousarray(which).ravel().view("<u2"), )',
+    'return self._pairs.take(which.view("<u2"), mode=None).view(np.uint16)',
+    'return self._pairs.take(which.view("<u2"), ).view(np.uint16)',
     # More bits than are needed, in more time.
-    "sums = np.add.reduce(stacked, 1, dtype=None)",
-    "sums = np.add.reduce(stacked, 1, )",
+    "sums = np.add.reduce(stacked, dtype=None)",
+    "sums = np.add.reduce(stacked, )",
     "tally = np.zeros(shape, dtype=np.int8 if bound < _HIGHEST_BYTE else np.int64)",
     # The same numbers elsewhere in memory.
     "tally[0, : len(own)] += np.multiply(flips, satisfied, out=None)",
