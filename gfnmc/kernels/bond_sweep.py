@@ -74,7 +74,7 @@ class BondSweep:
         self._order, self._place = order.numpy(), place.numpy()
         neighbours, bonds = neighbour_tables(model.bonds, len(order))
         self._degree = neighbours.shape[1]
-        # A site with fewer bonds than another has the last one too, which neither likes nor minds.
+        # Where a site has fewer bonds than another, the table is filled up with bonds that want nothing.
         wants = torch.cat([2 * model.wants_equal.to(torch.int8) - 1, torch.zeros(1, dtype=torch.int8)])[bonds]
         all_want_equal = bool((wants == 1).all())
         self._largest = max(len(sites) for sites in colours)
