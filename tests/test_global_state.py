@@ -17,6 +17,7 @@ from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.numerics import masked_log_softmax
 from gfnmc.environments import Direction, HyperGrid, Lattice, check_environment, enumerate_states
 from gfnmc.kernels import (
+    ChromaticMetropolis,
     Cycle,
     Gibbs,
     IndependenceMH,
@@ -50,6 +51,7 @@ OPTIONS = {
 }
 CONFIG = gfnmc.TrainingConfig(**OPTIONS)
 SPINS = gfnmc.targets.Ising((2, 2), 0.5)
+UNEVEN = gfnmc.targets.Ising((2, 2), 0.5, field=0.1)
 LATTICE = Lattice.for_target(SPINS)
 
 
@@ -90,6 +92,9 @@ def kernels(target: Target = GRID_TARGET) -> dict[str, Kernel]:
         "mixture": Mixture([suffix, walk]),
         "gibbs": Gibbs(GRID, target),
         "gibbs sweep": Gibbs(GRID, target, "systematic"),
+        "gibbs by bonds": Gibbs(LATTICE, SPINS, "chromatic"),
+        "metropolis by bonds": ChromaticMetropolis(LATTICE, SPINS),
+        "metropolis by changes": ChromaticMetropolis(LATTICE, UNEVEN),
         "tempered": walk.tempered(0.5),
         "parallel tempering": ParallelTempering(Cycle([suffix, Gibbs(GRID, target)]), (1.0, 0.5, 0.0)),
     }

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
+from gfnmc.core.coins import Coins, FewLaws, KeyedCoins, RowCoins
 from gfnmc.core.errors import OptionError, PolicyError
 
 TILE = 256
@@ -105,6 +107,10 @@ class Draws(ABC):
             order: The order in which the rows will be asked for, a permutation; theirs by default.
         """
         return StepwiseAhead(self, order)
+
+    def coins(self, laws: FewLaws, times: int) -> Coins:
+        """Return up to `times` decisions a row, each by one of a few laws that is named when its turn comes."""
+        return _PlainCoins(self, laws)
 
     def repeated(self, times: int) -> "Draws":
         """Return decisions for `times` rows in the place of each; row i * times + j belongs to row i.
@@ -210,6 +216,9 @@ class RowDraws(Draws):
     def shared_categorical(self, log_probs: Tensor) -> int:
         return self._draws.shared_categorical(log_probs)
 
+    def coins(self, laws: FewLaws, times: int) -> Coins:
+        return RowCoins(self._draws.coins(laws, times), self._draws.num_rows, self._rows.numpy())
+
     def _spread_active(self, active: Bool[Tensor, " rows"] | None) -> Bool[Tensor, " all"]:
         is_mine = torch.ones_like(self._rows, dtype=torch.bool) if active is None else active
         return self._spread(is_mine, 0)
@@ -268,6 +277,18 @@ class RepeatedDraws(Draws):
     @staticmethod
     def _together(decisions: Iterable[Tensor]) -> Tensor:
         return torch.stack(list(decisions), 1).flatten(0, 1)
+
+
+class _PlainCoins(Coins):
+    """Coins of any draws, thrown one after the other."""
+
+    def __init__(self, draws: Draws, laws: FewLaws) -> None:
+        self._draws = draws
+        self._laws = laws
+
+    def decide(self, which: NDArray[np.integer]) -> NDArray[np.bool_]:
+        log_probs = self._laws.log_probs[torch.from_numpy(which.astype(np.int64))]
+        return torch.stack([self._draws.bernoulli(laws) for laws in log_probs]).numpy()
 
 
 class NumberedDraws(Draws):
@@ -357,6 +378,9 @@ class PhiloxDraws(NumberedDraws):
         numbers = self._take(num)
         return NumberedAhead(numbers if order is None else numbers.index_select(1, order))
 
+    def coins(self, laws: FewLaws, times: int) -> KeyedCoins:
+        return KeyedCoins(laws, times, self._num_rows, f"{self.seed}/{self._role}|coins/{self._step}")
+
     def shared_categorical(self, log_probs: Tensor) -> int:
         # A block of 4 a decision: that is what the counter counts.
         numbers = np.empty(4)
@@ -421,6 +445,9 @@ class PhiloxRows(NumberedDraws):
 
     def shared_categorical(self, log_probs: Tensor) -> int:
         return self._draws.shared_categorical(log_probs)
+
+    def coins(self, laws: FewLaws, times: int) -> Coins:
+        return RowCoins(self._draws.coins(laws, times), self._draws.num_rows, self._rows.numpy())
 
     def uniforms(self) -> Tensor:
         return self._draws.uniforms().index_select(0, self._rows)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float, Float64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 
@@ -52,3 +52,11 @@ def where_rows(
 ) -> Shaped[Tensor, "batch *rest"]:
     """Return each row from `yes` where `rows` is True, else from `no`."""
     return torch.where(rows.reshape(-1, *[1] * (no.dim() - 1)), yes, no)
+
+
+def take_rows(x: Shaped[Tensor, "rows *rest"], rows: Int64[Tensor, "*shape"]) -> Shaped[Tensor, "..."]:
+    """Return some rows of a tensor, laid out as `rows` is: `(*shape, *rest)`."""
+    if x.device.type == "cpu":
+        # Of short rows torch takes three times as long as NumPy.
+        return torch.from_numpy(x.numpy().take(rows.numpy(), 0))
+    return x.index_select(0, rows.flatten()).unflatten(0, rows.shape)

@@ -6,6 +6,7 @@ from gfnmc.core.lazy import lazy_names
 from gfnmc.kernels import branch
 from gfnmc.kernels.adaptation import BranchTuning
 from gfnmc.kernels.base import Adaptation, Info, Kernel, Reach, Reason, State
+from gfnmc.kernels.chromatic_metropolis import ChromaticMetropolis
 from gfnmc.kernels.composition import Cycle, Mixture
 from gfnmc.kernels.recommended import recommended
 
@@ -47,6 +48,7 @@ _MODULES = {
 __all__ = [
     "Adaptation",
     "BranchTuning",
+    "ChromaticMetropolis",
     "Cycle",
     "DelayedAcceptance",
     "DiscreteLangevin",

@@ -3,7 +3,8 @@
     P(x_site = v | rest)  proportional to  R(x with v at the site)^beta
 
 A random scan visits one site a step, drawn uniformly, and is reversible; a systematic scan visits every site once, in
-row-major order, which leaves the target invariant but is not reversible.
+row-major order, which leaves the target invariant but is not reversible; and so is a chromatic scan, which visits at
+once all sites that share no term of the energy, a checkerboard on a lattice (`sweep.py`).
 
 Reference: Geman and Geman 1984, "Stochastic relaxation, Gibbs distributions, and the Bayesian restoration of images".
 """
@@ -21,10 +22,12 @@ from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError, EnergyError, NonFiniteEnergyError, OptionError
 from gfnmc.core.tempering import InverseTemperature, checked_inverse_temperature
 from gfnmc.environments.base import DiscreteEnvironment
-from gfnmc.kernels.base import Info, Kernel, Reach, Reason, State
+from gfnmc.kernels.base import Info, Kernel, Reach, State
+from gfnmc.kernels.site_rules import Moved, SiteRule, report
+from gfnmc.kernels.sweep import ChromaticSweep
 from gfnmc.targets.base import Target, checked_log_prob
 
-Scan = Literal["random", "systematic"]
+Scan = Literal["random", "systematic", "chromatic"]
 
 
 class Gibbs(Kernel):
@@ -33,16 +36,20 @@ class Gibbs(Kernel):
     A draw from the conditional law is always kept, so `Info` says accepted, with log ratio 0 and acceptance rate 1,
     even where the site got the value that it had. A visit counts as one target call for each value that is not there
     yet, a delta call too where the target offers `log_prob_delta`; at inverse temperature 0 no conditional law is
-    needed, and a step costs one.
+    needed, and a step costs one. A chromatic scan of spins whose bonds have one strength, and no field, counts the
+    satisfied bonds of every site at any temperature, and that is what it says it cost.
 
     Args:
         environment: How objects are built.
         target: What to sample; it declares `values`.
-        scan: "random" for one site a step, "systematic" for a sweep over all.
+        scan: "random" for one site a step, "systematic" for a sweep over all, "chromatic" for a sweep that visits at
+            once all sites of a colour, many times faster; for this the target says which of its sites interact.
 
     Raises:
-        CapabilityError: If the target declares no `values`, or is noisy.
-        OptionError: If `scan` is neither.
+        CapabilityError: If the target declares no `values`, or is noisy; or if the scan is chromatic and the target
+            does not say which sites interact.
+        EnergyError: If the pairs of sites that interact are none.
+        OptionError: If `scan` is none of them.
     """
 
     name = "Gibbs"
@@ -55,8 +62,8 @@ class Gibbs(Kernel):
                 f"{target.name} is noisy, and Gibbs needs the densities of a site's values, not estimates of them; use "
                 "RandomWalk"
             )
-        if scan not in ("random", "systematic"):
-            raise OptionError(f"scan is {scan!r}; choose 'random' or 'systematic'")
+        if scan not in ("random", "systematic", "chromatic"):
+            raise OptionError(f"scan is {scan!r}; choose 'random', 'systematic' or 'chromatic'")
         self.environment = environment
         self.target = target
         self.scan = scan
@@ -65,13 +72,11 @@ class Gibbs(Kernel):
         self._visits = 1 if scan == "random" else self._num_sites
         self._calls = self._visits * (len(self._values) - 1)
         self.calls_per_step = max(self._calls, 1)
+        self._sweep = ChromaticSweep(target, _HeatBath()) if scan == "chromatic" else None
 
     def start(self, draws: Draws) -> Tensor:
         """Return objects with every site drawn uniformly: exact draws of the law at inverse temperature 0."""
-        uniform = torch.full((len(self._values),), -math.log(len(self._values)), dtype=torch.float64)
-        value_draws = draws.role("value")
-        sites = [value_draws.categorical(uniform) for _ in range(self._num_sites)]
-        return self._values[torch.stack(sites, 1)].reshape(-1, *self.target.event_shape)
+        return uniform_assignments(self.target, draws)
 
     @property
     def reach(self) -> Reach:
@@ -86,8 +91,17 @@ class Gibbs(Kernel):
         tempered.inverse_temperature = checked_inverse_temperature(inverse_temperature)
         return tempered
 
-    @torch.no_grad()
     def step(self, draws: Draws, state: State) -> tuple[State, Info]:
+        if self._sweep is None:
+            moved = self._one_by_one(draws, state)
+        else:
+            moved = self._sweep(draws, state, self.inverse_temperature)
+        info = report(moved, None, self._calls, offers_delta=self.target.offers_delta)
+        return State(moved.position, moved.log_prob, state.cache), info
+
+    @torch.no_grad()
+    def _one_by_one(self, draws: Draws, state: State) -> Moved:
+        """Return the chains after a visit of each site that the scan names."""
         position = state.position.clone(memory_format=torch.contiguous_format)
         power = torch.as_tensor(self.inverse_temperature, dtype=torch.float64).expand(len(position))
         is_warm = power > 0.0
@@ -100,20 +114,7 @@ class Gibbs(Kernel):
             log_prob += delta.gather(1, chosen)[:, 0]
         if len(flat):
             log_prob[flat] = checked_log_prob(self.target, position[flat], rows=flat)
-        zero = torch.zeros(len(position), dtype=torch.int64)
-        info = Info(
-            proposal=position,
-            is_accepted=torch.ones_like(is_warm),
-            log_ratio=torch.zeros_like(log_prob),
-            acceptance_rate=torch.ones_like(log_prob),
-            num_back_steps=zero,
-            num_forward_steps=zero,
-            target_calls=zero.masked_fill(is_warm, self._calls).masked_fill(~is_warm, 1),
-            policy_calls=zero,
-            reason=torch.full_like(zero, Reason.ACCEPTED, dtype=torch.int8),
-            delta_calls=zero.masked_fill(is_warm, self._calls if self.target.offers_delta else 0),
-        )
-        return State(position, log_prob, state.cache), info
+        return Moved(position, log_prob, is_warm, None)
 
     def _scan(self, draws: Draws) -> Iterator[Int64[Tensor, " chains"]]:
         """Yield the site that each chain visits next."""
@@ -135,6 +136,28 @@ class Gibbs(Kernel):
         # The other rows may be impossible objects, which nothing can be compared with.
         compared = position.index_select(0, warm), sites.index_select(0, warm)
         return delta.index_copy_(0, warm, _checked_delta(self.target, *compared, warm))
+
+
+def uniform_assignments(target: Target, draws: Draws) -> Tensor:
+    """Return objects with every site drawn uniformly from the target's values, `(rows, *event)`."""
+    values, num_sites = torch.tensor(target.values, dtype=target.dtype), math.prod(target.event_shape)
+    uniform = torch.full((len(values),), -math.log(len(values)), dtype=torch.float64)
+    value_draws = draws.role("value")
+    sites = [value_draws.categorical(uniform) for _ in range(num_sites)]
+    return values[torch.stack(sites, 1)].reshape(-1, *target.event_shape)
+
+
+class _HeatBath(SiteRule):
+    role = "value"
+    counts_changes = False
+
+    def log_flip(self, change: Float64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+        return torch.nn.functional.logsigmoid(change)
+
+    def choose(
+        self, draws: Draws, change: Float64[Tensor, "rows values"], present: Int64[Tensor, " rows"]
+    ) -> Int64[Tensor, " rows"]:
+        return draws.role(self.role).categorical(_normalised(change))
 
 
 def _normalised(scores: Float64[Tensor, "chains values"]) -> Float64[Tensor, "chains values"]:

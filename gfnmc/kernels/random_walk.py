@@ -20,6 +20,9 @@ from gfnmc.targets.base import Target
 class RandomWalk(MetropolisKernel):
     """The baseline, and the local part of the recommended cycle.
 
+    Where objects assign values to sites, and the target says which sites interact, `ChromaticMetropolis` changes all of
+    them in a step, at a fraction of the time.
+
     Args:
         environment: Says what a single change is.
         target: What to sample.

@@ -15,7 +15,13 @@ from torch import Tensor
 from gfnmc.core.draws import Draws
 from gfnmc.core.errors import CapabilityError, EnergyError, ObjectError, OptionError
 from gfnmc.core.symmetry import Symmetry
-from gfnmc.targets.checks import check_objects, check_sites, checked_event_shape, checked_log_densities
+from gfnmc.targets.checks import (
+    check_many_sites,
+    check_objects,
+    check_sites,
+    checked_event_shape,
+    checked_log_densities,
+)
 from gfnmc.targets.solution import ExactSolution, ModeSet
 
 __all__ = [
@@ -108,6 +114,38 @@ class Target(ABC):
     def offers_delta(self) -> bool:
         """Whether the target has a `log_prob_delta` of its own, which costs less than evaluating every value."""
         return type(self).log_prob_delta is not Target.log_prob_delta
+
+    def interactions(self) -> Int64[Tensor, "pairs 2"] | None:
+        """Return every pair of flat sites that share a term of the energy, once; None, the default, where not known.
+
+        log_prob is a sum of terms, and a pair that no term contains is independent given all other sites.
+        """
+        return None
+
+    def log_prob_deltas(
+        self, x: Shaped[Tensor, "batch *event"], sites: Int64[Tensor, " sites"]
+    ) -> Float64[Tensor, "batch sites values"]:
+        """Return how the log-density changes with each value put at one of several sites, the same for all objects.
+
+        The default asks `log_prob_delta` site by site. Override it where all at once take less.
+
+        Args:
+            x: Objects that are possible.
+            sites: Flat sites.
+
+        Returns:
+            For each site what `log_prob_delta` returns, all other sites left alone, nats.
+
+        Raises:
+            CapabilityError: If the target declares no `values`.
+            ObjectError: If an object is impossible, or not the target's.
+            OptionError: If a site is out of range.
+            EnergyError: If the target breaks its contract.
+        """
+        values = check_many_sites(self, x, sites)
+        if len(sites) == 0:
+            return torch.zeros(len(x), 0, len(values), dtype=torch.float64, device=x.device)
+        return torch.stack([self.log_prob_delta(x, site.expand(len(x))) for site in sites], 1)
 
     def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
         """Return the log-density as a differentiable function of a weight for each value of a site, nats.

@@ -94,12 +94,23 @@ def check_sites(target: ObjectSpace, x: Tensor, sites: Int64[Tensor, " batch"]) 
         ObjectError: If the objects are not the target's.
         OptionError: If there is not one site an object, or a site is out of range.
     """
+    if sites.shape != x.shape[:1]:
+        raise OptionError(f"{tuple(sites.shape)} sites for {x.shape[0]} objects; give one flat site an object")
+    return check_many_sites(target, x, sites)
+
+
+def check_many_sites(target: ObjectSpace, x: Tensor, sites: Int64[Tensor, " sites"]) -> tuple[int, ...]:
+    """Hold objects, and flat sites that are asked about in all of them, to a target; return the values of its sites.
+
+    Raises:
+        CapabilityError: If the target declares no `values`.
+        ObjectError: If the objects are not the target's.
+        OptionError: If a site is out of range.
+    """
     if target.values is None:
         raise CapabilityError(f"{target.name} declares no `values` of a site, so there is nothing to put at one")
     check_objects(target, x)
     num_sites = torch.Size(target.event_shape).numel()
-    if sites.shape != x.shape[:1]:
-        raise OptionError(f"{tuple(sites.shape)} sites for {x.shape[0]} objects; give one flat site an object")
     if sites.numel() > 0 and not (0 <= int(sites.min()) <= int(sites.max()) < num_sites):
         raise OptionError(f"sites of {target.name} are counted 0 ... {num_sites - 1}; others were given")
     return target.values

@@ -73,6 +73,14 @@ class EdwardsAnderson(Target):
     ) -> Float64[Tensor, "batch values"]:
         return self._ising.log_prob_delta(x, sites)
 
+    def interactions(self) -> Int64[Tensor, "pairs 2"]:
+        return self.bonds
+
+    def log_prob_deltas(
+        self, x: Shaped[Tensor, "batch *event"], sites: Int64[Tensor, " sites"]
+    ) -> Float64[Tensor, "batch sites values"]:
+        return self._ising.log_prob_deltas(x, sites)
+
     def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
         return self._ising.log_prob_relaxed(weights)
 

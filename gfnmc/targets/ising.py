@@ -16,9 +16,16 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import OptionError
+from gfnmc.core.numerics import take_rows
 from gfnmc.core.symmetry import Symmetry
 from gfnmc.targets.base import ExactSolution, ModeSet, Target, solve_product_space
-from gfnmc.targets.checks import check_assigned, check_objects, check_sites, checked_event_shape
+from gfnmc.targets.checks import (
+    check_assigned,
+    check_many_sites,
+    check_objects,
+    check_sites,
+    checked_event_shape,
+)
 from gfnmc.targets.lattice import bonds_by_axis, lattice_symmetries, neighbour_tables
 from gfnmc.targets.relaxed import check_weights, mean_values
 from gfnmc.targets.transfer import exact_sampler, lay_out, log_z_and_mean
@@ -99,6 +106,21 @@ class Ising(Target):
         local_field = self._scale * (around * weights[sites]).sum(1) + self.field.flatten().to(x.device)[sites]
         change = torch.tensor(values, device=x.device) - spins.gather(1, sites[:, None])
         return change * local_field[:, None]
+
+    def interactions(self) -> Int64[Tensor, "pairs 2"]:
+        return self.bonds
+
+    def log_prob_deltas(
+        self, x: Shaped[Tensor, "batch *event"], sites: Int64[Tensor, " sites"]
+    ) -> Float64[Tensor, "batch sites values"]:
+        values = torch.tensor(check_many_sites(self, x, sites), device=x.device)
+        neighbours, weights = (table.to(x.device)[sites].T for table in self._neighbours)
+        spins = x.flatten(1).T
+        around = take_rows(spins, neighbours).to(torch.float64)
+        local_field = self._scale * (around * weights[:, :, None]).sum(0)
+        local_field += self.field.flatten().to(x.device)[sites, None]
+        change = values - take_rows(spins, sites)[:, :, None]
+        return (change * local_field[:, :, None]).transpose(0, 1)
 
     def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
         """Return the energy of the spins' means, linear in the weights of each site."""

@@ -17,9 +17,16 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import OptionError
+from gfnmc.core.numerics import take_rows
 from gfnmc.core.symmetry import Symmetry
 from gfnmc.targets.base import ExactSolution, ModeSet, Target, solve_product_space
-from gfnmc.targets.checks import check_assigned, check_objects, check_sites, checked_event_shape
+from gfnmc.targets.checks import (
+    check_assigned,
+    check_many_sites,
+    check_objects,
+    check_sites,
+    checked_event_shape,
+)
 from gfnmc.targets.lattice import bonds_by_axis, lattice_symmetries, neighbour_tables, wraps
 from gfnmc.targets.relaxed import check_weights
 from gfnmc.targets.transfer import exact_sampler, lay_out, log_z_and_mean
@@ -84,6 +91,21 @@ class Potts(Target):
         num_equal = (around & is_bond[sites][:, :, None]).sum(1)
         present = flat.gather(1, sites[:, None]).to(torch.int64)
         return self.coupling * (num_equal - num_equal.gather(1, present)).to(torch.float64)
+
+    def interactions(self) -> Int64[Tensor, "pairs 2"]:
+        return self.bonds
+
+    def log_prob_deltas(
+        self, x: Shaped[Tensor, "batch *event"], sites: Int64[Tensor, " sites"]
+    ) -> Float64[Tensor, "batch sites values"]:
+        check_many_sites(self, x, sites)
+        neighbours, is_bond = (table.to(x.device)[sites].T for table in self._neighbours)
+        colours = x.flatten(1).T
+        # Where there is no bond stands a colour that no site has.
+        around = take_rows(colours, neighbours).masked_fill(~is_bond[:, :, None], -1)
+        num_equal = torch.stack([(around == colour).sum(0) for colour in range(self.num_states)], 2)
+        present = take_rows(colours, sites)[:, :, None].to(torch.int64)
+        return (self.coupling * (num_equal - num_equal.gather(2, present)).to(torch.float64)).transpose(0, 1)
 
     def log_prob_relaxed(self, weights: Float64[Tensor, "batch *event values"]) -> Float64[Tensor, " batch"]:
         """Return the sum over bonds of what the weights of the two sites have in common, linear in each."""

@@ -5,6 +5,8 @@ and training believe them, so a target whose `log_prob_delta` is not the differe
 without a sound.
 """
 
+import itertools
+
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -12,11 +14,13 @@ from torch import Tensor
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.errors import CapabilityError, EnergyError
 from gfnmc.environments.base import DiscreteEnvironment
+from gfnmc.kernels.colouring import colours_of
 from gfnmc.targets.base import Target, check_objects, checked_log_prob
 from gfnmc.targets.relaxed import object_weights
 from gfnmc.testing.environment_checks import built_objects
 
 _NUM_OBJECTS = 64
+_NUM_SITES = 16
 _TOLERANCE = 1e-9
 
 
@@ -47,6 +51,8 @@ def check_target(
         bool((log_prob > -torch.inf).any()), f"{target.name}.log_prob is -inf for all {len(objects)} objects"
     )
     _check_delta(target, objects[log_prob > -torch.inf])
+    _check_deltas(target, objects[log_prob > -torch.inf])
+    _check_interactions(target, objects[log_prob > -torch.inf])
     _check_partial(target, objects, log_prob)
     _check_relaxed(target, objects, log_prob)
     _check_symmetries(target, objects, log_prob)
@@ -89,6 +95,44 @@ def _check_delta(target: Target, objects: Tensor) -> None:
     for place, value in enumerate(target.values):
         what = f"{target.name}.log_prob_delta for the value {value}"
         _agree(wanted[:, place], given[:, place], objects, what, "by log_prob", "as returned")
+
+
+def _check_deltas(target: Target, objects: Tensor) -> None:
+    """Check the changes at several sites at once against those at one."""
+    if target.values is None:
+        return
+    sites = _some_sites(target).flip(0)
+    given = target.log_prob_deltas(objects, sites)
+    wanted = Target.log_prob_deltas(target, objects, sites)
+    if given.shape != wanted.shape:
+        raise EnergyError(f"{target.name}.log_prob_deltas has shape {tuple(given.shape)}, not {tuple(wanted.shape)}")
+    for place, site in enumerate(sites.tolist()):
+        for index, value in enumerate(target.values):
+            what = f"{target.name}.log_prob_deltas for the value {value} at site {site}"
+            _agree(wanted[:, place, index], given[:, place, index], objects, what, "by log_prob_delta", "as returned")
+
+
+def _check_interactions(target: Target, objects: Tensor) -> None:
+    """Check that sites that are said not to interact change the energy each for itself."""
+    if target.values is None or target.interactions() is None:
+        return
+    values, before = torch.tensor(target.values, dtype=objects.dtype), checked_log_prob(target, objects)
+    for sites in colours_of(target):
+        for pair in itertools.combinations(sites[:_NUM_SITES].tolist(), 2):
+            changes = []
+            for changed in (pair[:1], pair[1:], pair):
+                turned = objects.clone(memory_format=torch.contiguous_format)
+                places = (turned.flatten(1)[:, changed, None] == values).to(torch.uint8).argmax(2)
+                turned.flatten(1)[:, changed] = values[(places + 1) % len(values)]
+                changes.append(checked_log_prob(target, turned) - before)
+            what = f"the change of {target.name}.log_prob at the sites {pair}, which `interactions` does not pair"
+            _agree(changes[0] + changes[1], changes[2], objects, what, "one by one", "together")
+
+
+def _some_sites(target: Target) -> Tensor:
+    """Return some sites from the first to the last."""
+    num_sites = torch.Size(target.event_shape).numel()
+    return torch.linspace(0, num_sites - 1, min(num_sites, _NUM_SITES)).round().to(torch.int64)
 
 
 def _check_partial(target: Target, objects: Tensor, log_prob: Tensor) -> None:

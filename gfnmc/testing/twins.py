@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from gfnmc.core.coins import Coins, FewLaws
 from gfnmc.core.draws import Ahead, Draws
 from gfnmc.core.errors import CapabilityError
 from gfnmc.kernels.base import Kernel
@@ -65,6 +66,9 @@ class AcceptingDraws(Draws):
 
     def repeated(self, times: int) -> "AcceptingDraws":
         return AcceptingDraws(self._draws.repeated(times), accepts=self._accepts)
+
+    def coins(self, laws: FewLaws, times: int) -> Coins:
+        return super().coins(laws, times) if self._accepts else self._draws.coins(laws, times)
 
     def for_rows(self, rows: Tensor) -> Draws:
         return AcceptingDraws(self._draws.for_rows(rows), accepts=self._accepts)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gfnmc.core.numerics import log_mean_exp, masked_log_softmax
+from gfnmc.core.numerics import log_mean_exp, masked_log_softmax, take_rows
 from tests.support import assert_close, random_numbers
 
 
@@ -94,3 +94,15 @@ def test_log_mean_exp() -> None:
     assert log_mean_exp(weights + 1e4) == pytest.approx(1e4 + log_mean_exp(weights), abs=1e-11)
     assert log_mean_exp(torch.tensor([0.0, -math.inf]).double()) == pytest.approx(-math.log(2))
     assert log_mean_exp(torch.full((3,), -math.inf).double()) == -math.inf
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float64, torch.bool])
+def test_rows_are_taken_as_by_indexing(dtype: torch.dtype) -> None:
+    x = random_numbers(1, 6, 4, 2).to(dtype)
+    for rows in (torch.tensor([3, 0, 0]), torch.tensor([[5, 1], [2, 2]]), torch.arange(0)):
+        for source in (x, x.transpose(0, 2)):
+            kept = rows % len(source)
+            found = take_rows(source, kept)
+            assert found.dtype == dtype and torch.equal(found, source[kept])
+    # Where NumPy cannot go, torch does.
+    assert take_rows(x.to("meta"), torch.tensor([[0, 1]], device="meta")).shape == (1, 2, 4, 2)

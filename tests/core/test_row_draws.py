@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from gfnmc.core.coins import FewLaws
 from gfnmc.core.draws import PhiloxDraws, RowDraws
 
 ROWS = torch.tensor([1, 4, 5, 299])
@@ -31,6 +33,10 @@ def test_every_decision_is_the_one_beside_all_others() -> None:
     assert torch.equal(some().integers(highs[ROWS]), whole().integers(highs)[ROWS])
     assert torch.equal(some().permutation(6), whole().permutation(6)[ROWS])
     assert some().shared_categorical(law) == whole().shared_categorical(law)
+    few, which = FewLaws(law), np.arange(7 * NUM_ROWS, dtype=np.uint8).reshape(7, NUM_ROWS) % 5
+    for draws in (some(), whole().for_rows(ROWS)):
+        found = draws.coins(few, 7).decide(np.ascontiguousarray(which[:, ROWS]))
+        assert np.array_equal(found, whole().coins(few, 7).decide(which)[:, ROWS])
     named = some().role("noise").categorical(law)
     assert torch.equal(named, whole().role("noise").categorical(law)[ROWS])
     # Negative control: the first rows decide otherwise.

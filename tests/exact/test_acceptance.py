@@ -56,6 +56,9 @@ class Recorded(Draws):
         self.asked[self._role] = (log_probs, active)
         return self._accepted & (log_probs > -INF) & (True if active is None else active)
 
+    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
     def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         raise NotImplementedError
 

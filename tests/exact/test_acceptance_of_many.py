@@ -63,6 +63,9 @@ class Told(Draws):
     def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._answer(log_probs, active) & (log_probs > -INF)
 
+    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
     def categorical(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._answer(log_probs, active)
 

@@ -76,9 +76,9 @@ def test_values_drawn_by_another_law_than_the_scored_one_fail(monkeypatch: pytes
     monkeypatch.setattr(
         MLPFiller,
         "chosen",
-        lambda self, differences, actions: type(self)._laws(self, 1.3 * differences.transpose(0, 1)).gather(
-            0, (actions % self.num_values)[None]
-        )[0],
+        lambda self, differences, actions: (
+            type(self)._laws(self, 1.3 * differences.transpose(0, 1)).gather(0, (actions % self.num_values)[None])[0]
+        ),
     )
     draw = MLPFiller.walk
 

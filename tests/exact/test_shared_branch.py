@@ -46,6 +46,9 @@ class Decided(Draws):
     def bernoulli(self, log_probs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._draws.bernoulli(log_probs, active)
 
+    def bernoulli_logits(self, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        return self._draws.bernoulli_logits(logits, active)
+
     def integers(self, highs: Tensor, active: Tensor | None = None) -> Tensor:
         return self._draws.integers(highs, active)
 

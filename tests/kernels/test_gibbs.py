@@ -146,7 +146,7 @@ def test_what_gibbs_cannot_sample_is_refused() -> None:
     with pytest.raises(CapabilityError, match=r"is noisy, and Gibbs needs .* use RandomWalk"):
         Gibbs(LATTICE, noisy)
     # Users run without the tests' checks of annotations.
-    with pytest.raises(OptionError, match="scan is 'checkerboard'; choose 'random' or 'systematic'"):
+    with pytest.raises(OptionError, match="scan is 'checkerboard'; choose 'random', 'systematic' or 'chromatic'"):
         inspect.unwrap(Gibbs.__init__)(Gibbs.__new__(Gibbs), LATTICE, ISING, "checkerboard")
 
 

@@ -19,11 +19,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("gfnmc", "tests", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
-TESTS = [f"tests/exact/test_acceptance{which}.py" for which in ("", "_of_many", "_of_informed", "_of_laws")]
+TESTS = [
+    f"tests/exact/test_acceptance{which}.py" for which in ("", "_of_many", "_of_informed", "_of_laws", "_of_sweeps")
+]
 # By module, as `function` or `Class.method`.
 MUTATED = {
+    "gfnmc.core.coins": ("FewLaws.__init__", "FewLaws.thresholds", "FewLaws.is_yes", "KeyedCoins.decide"),
     "gfnmc.core.tempering": ("tempered_change",),
+    "gfnmc.kernels.bond_sweep": ("BondSweep.__call__", "BondSweep._laws", "_sums_over_sites"),
     "gfnmc.kernels.branch": ("log_branch_probability",),
+    "gfnmc.kernels.chromatic_metropolis": (
+        "ChromaticMetropolis.step",
+        "_Metropolis.__init__",
+        "_Metropolis.log_flip",
+        "_Metropolis.choose",
+    ),
     "gfnmc.kernels.clusters": ("log_active_probability", "ClusterKernel._draw_active"),
     "gfnmc.kernels.delayed_acceptance": (
         "log_second_hastings",
@@ -31,7 +41,14 @@ MUTATED = {
         "DelayedAcceptance._surrogate_change",
         "DelayedAcceptance._check_positive",
     ),
-    "gfnmc.kernels.gibbs": ("_normalised", "Gibbs.step", "Gibbs._delta"),
+    "gfnmc.kernels.gibbs": (
+        "_normalised",
+        "Gibbs.step",
+        "Gibbs._one_by_one",
+        "Gibbs._delta",
+        "_HeatBath.log_flip",
+        "_HeatBath.choose",
+    ),
     "gfnmc.kernels.informed": (
         "draw_change",
         "chosen",
@@ -56,7 +73,9 @@ MUTATED = {
         "MultipleTrySuffix._log_tempered",
     ),
     "gfnmc.kernels.parallel_tempering": ("log_swap_ratio",),
+    "gfnmc.kernels.site_rules": ("report",),
     "gfnmc.kernels.suffix": ("log_hastings_ratio",),
+    "gfnmc.kernels.sweep": ("ChromaticSweep._by_changes", "ChromaticSweep._chosen", "ChromaticSweep._deltas"),
     "gfnmc.kernels.swendsen_wang": ("log_flip_probability", "SwendsenWang._turns"),
 }
 EQUIVALENT = (
@@ -87,6 +106,18 @@ EQUIVALENT = (
     "is_warm = self._power(state.log_prob).expand(len(state.log_prob), 2)[:, 0] > 0.0",
     # An informed kernel refuses noisy targets, and no other asks for draws.
     "log_prob = log_prob.masked_scatter(evaluated, self._evaluate(move.position, evaluated, None))",
+    # Every pair of bytes is in the table.
+    'return self._pairs.take(which.view("<u2"), mode=None).view(np.uint16)',
+    'return self._pairs.take(which.view("<u2"), ).view(np.uint16)',
+    # More bits than are needed, in more time.
+    "sums = np.add.reduce(stacked, dtype=None)",
+    "sums = np.add.reduce(stacked, )",
+    "tally = np.zeros(shape, dtype=np.int8 if bound < _HIGHEST_BYTE else np.int64)",
+    # The same numbers elsewhere in memory.
+    "tally[0, : len(own)] += np.multiply(flips, satisfied, out=None)",
+    "tally[0, : len(own)] += np.multiply(flips, satisfied, )",
+    "own ^= np.multiply(flips, _ALL_BITS_BUT_THE_LAST, out=None)",
+    "own ^= np.multiply(flips, _ALL_BITS_BUT_THE_LAST, )",
     # `where` makes int64 of int64 and bool.
     'calls = {"target_calls": calls_here + torch.where(asked_there, calls_there, evaluated.to(None))}',
 )

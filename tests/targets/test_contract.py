@@ -102,6 +102,96 @@ def test_the_delta_of_another_coupling_would_show() -> None:
     assert delta_error(Potts((2, 3), 3, 0.91), by=Potts((2, 3), 3, 0.9)) > 1e-3
 
 
+def deltas_error(target: Target, by: Target) -> float:
+    """The largest difference between `log_prob_deltas` of one target and the default, made of another's single ones."""
+    x = some_objects(by)
+    x = x[by.log_prob(x) > -math.inf]
+    num_sites = math.prod(by.event_shape)
+    worst = 0.0
+    for sites in (torch.arange(num_sites), torch.arange(num_sites).flip(0)[::2], torch.tensor([0]), torch.arange(0)):
+        # The same objects, laid out site by site in memory.
+        turned = x.flatten(1).T.contiguous().T.unflatten(1, x.shape[1:])
+        wanted = Target.log_prob_deltas(by, x, sites)
+        for objects in (x, turned):
+            found = target.log_prob_deltas(objects, sites)
+            assert found.dtype == torch.float64 and found.shape == (len(x), len(sites), len(by.values))
+            impossible = wanted == -math.inf
+            assert torch.equal(impossible, found == -math.inf)
+            difference = torch.where(impossible, 0.0, found - wanted)
+            worst = max(worst, float(difference.abs().max()) if len(sites) else 0.0)
+            there = x.flatten(1)[:, sites][:, :, None] == torch.tensor(by.values, dtype=x.dtype)
+            assert not found[there].any(), "the value that is there costs something"
+    return worst
+
+
+@BY_NAME
+def test_deltas_at_many_sites_are_those_at_each_of_them(name: str) -> None:
+    target, _ = TARGETS[name]
+    assert deltas_error(target, by=target) < 1e-12
+
+
+def test_the_deltas_of_another_coupling_would_show() -> None:
+    """The negative control of the test above."""
+    assert deltas_error(Ising((3, 4), 0.401), by=Ising((3, 4), 0.4)) > 1e-3
+    assert deltas_error(Ising((3, 4), 0.4, field=0.01), by=Ising((3, 4), 0.4)) > 1e-3
+    assert deltas_error(Potts((2, 3), 3, 0.9, periodic=False), by=Potts((2, 3), 3, 0.9)) > 1e-3
+    assert deltas_error(EdwardsAnderson((3, 3), 0.8, seed=2), by=EdwardsAnderson((3, 3), 0.8, seed=1)) > 1e-3
+
+
+@pytest.mark.parametrize("target", [Ising((3, 3), 0.4), Potts((3, 3), 2, 0.4), HyperGrid(2, 8)], ids=lambda t: t.name)
+def test_deltas_refuse_sites_and_objects_that_are_not_the_targets(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    x = some_objects(target)[:4]
+    for sites in ([math.prod(target.event_shape)], [0, -1]):
+        with pytest.raises(OptionError, match=r"sites of .* are counted 0"):
+            target.log_prob_deltas(x, torch.tensor(sites))
+    with pytest.raises(ObjectError):
+        target.log_prob_deltas(x + 9, torch.tensor([0]))
+    with pytest.raises(CapabilityError, match="declares no `values`"):
+        from_function(lambda x: x.sum(1).double(), (2,)).log_prob_deltas(x.flatten(1)[:, :2], torch.tensor([0]))
+
+
+def interaction_error(target: Target, pairs: Tensor) -> float:
+    """The largest change of log-density by which two sites that are not paired differ from each alone."""
+    x = some_objects(target)
+    num_sites, values = math.prod(target.event_shape), torch.tensor(target.values, dtype=target.dtype)
+    paired = {frozenset(pair) for pair in pairs.tolist()}
+    here, worst = target.log_prob(x), 0.0
+    for one, other in itertools.combinations(range(num_sites), 2):
+        if frozenset((one, other)) in paired:
+            continue
+        changed = {}
+        for sites in ((one,), (other,), (one, other)):
+            y = x.clone()
+            # Every site to the next value.
+            for site in sites:
+                place = (y.flatten(1)[:, site, None] == values).to(torch.int64).argmax(1)
+                y.flatten(1)[:, site] = values[(place + 1) % len(values)]
+            changed[sites] = target.log_prob(y) - here
+        gap = changed[one, other] - changed[one,] - changed[other,]
+        worst = max(worst, float(gap.abs().max()))
+    return worst
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if TARGETS[name][0].interactions() is not None])
+def test_sites_that_do_not_interact_change_the_energy_each_for_itself(name: str) -> None:
+    target, _ = TARGETS[name]
+    pairs = target.interactions()
+    assert pairs is not None and pairs.shape[1:] == (2,) and pairs.dtype == torch.int64
+    assert interaction_error(target, pairs) < 1e-12
+    # Negative control: a pair left out.
+    coupling = torch.as_tensor(target.coupling).expand(len(pairs))
+    if len(pairs) > 0 and bool(coupling[0] != 0):
+        assert interaction_error(target, pairs[1:]) > 1e-3
+
+
+def test_which_targets_say_what_interacts() -> None:
+    known = {name for name in TARGETS if TARGETS[name][0].interactions() is not None}
+    assert known == {name for name in TARGETS if isinstance(TARGETS[name][0], Ising | Potts | EdwardsAnderson)}
+
+
 @pytest.mark.parametrize("target", [Ising((3, 3), 0.4), Potts((3, 3), 2, 0.4), HyperGrid(2, 8)], ids=lambda t: t.name)
 def test_delta_refuses_sites_and_objects_that_are_not_the_targets(
     target: Target, monkeypatch: pytest.MonkeyPatch

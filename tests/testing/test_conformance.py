@@ -184,7 +184,10 @@ class Spins(Ising):
 
 
 # Without what an Ising model offers beside its log-density.
-PLAIN = {name: getattr(Target, name) for name in ("log_prob_delta", "partial_log_prob", "log_prob_relaxed")}
+PLAIN = {
+    name: getattr(Target, name)
+    for name in ("log_prob_delta", "log_prob_deltas", "partial_log_prob", "log_prob_relaxed")
+}
 
 
 def broken(**methods: Callable[..., Any]) -> Target:
@@ -234,6 +237,26 @@ BROKEN_TARGETS: dict[str, tuple[Callable[[], Target], str]] = {
     "shape of delta": (
         lambda: broken(log_prob_delta=lambda self, x, sites: Ising.log_prob_delta(self, x, sites)[:, :1]),
         "log_prob_delta has shape",
+    ),
+    "deltas": (
+        lambda: broken(log_prob_deltas=shifted("log_prob_deltas")),
+        "log_prob_deltas for the value -1 at site 3: by log_prob_delta",
+    ),
+    "order of deltas": (
+        lambda: broken(log_prob_deltas=lambda self, x, sites: Ising.log_prob_deltas(self, x, sites.sort().values)),
+        "log_prob_deltas for the value -1 at site 3",
+    ),
+    "shape of deltas": (
+        lambda: broken(log_prob_deltas=lambda self, x, sites: Ising.log_prob_deltas(self, x, sites)[:, :1]),
+        "log_prob_deltas has shape",
+    ),
+    "interactions": (
+        lambda: broken(interactions=lambda self: self.bonds[:1]),
+        r"at the sites \(0, 1\), which `interactions` does not pair: one by one",
+    ),
+    "no pairs of sites": (
+        lambda: broken(interactions=lambda self: self.bonds + 1),
+        r"interactions returned the pair \[\d, 4\]",
     ),
     "partial": (lambda: broken(partial_log_prob=shifted("partial_log_prob")), "partial_log_prob with every site"),
     "relaxed": (lambda: broken(log_prob_relaxed=shifted("log_prob_relaxed")), "log_prob_relaxed at one-hot points"),
