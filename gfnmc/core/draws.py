@@ -69,11 +69,11 @@ class Draws(ABC):
     ) -> Bool[Tensor, " rows"]:
         """Return True with probability `exp(log_probs)`; 0 nats is always True, -inf never."""
 
-    @abstractmethod
     def bernoulli_logits(
         self, logits: Float[Tensor, " rows"], active: Bool[Tensor, " rows"] | None = None
     ) -> Bool[Tensor, " rows"]:
         """Return True with probability 1 / (1 + exp(-logits)); with NaN for a logit, anything."""
+        return self.bernoulli(torch.nn.functional.logsigmoid(logits.to(torch.float64)), active)
 
     @abstractmethod
     def integers(

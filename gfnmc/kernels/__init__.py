@@ -6,11 +6,11 @@ from gfnmc.core.lazy import lazy_names
 from gfnmc.kernels import branch
 from gfnmc.kernels.adaptation import BranchTuning
 from gfnmc.kernels.base import Adaptation, Info, Kernel, Reach, Reason, State
-from gfnmc.kernels.chromatic_metropolis import ChromaticMetropolis
 from gfnmc.kernels.composition import Cycle, Mixture
 from gfnmc.kernels.recommended import recommended
 
 if TYPE_CHECKING:
+    from gfnmc.kernels.chromatic_metropolis import ChromaticMetropolis
     from gfnmc.kernels.delayed_acceptance import DelayedAcceptance
     from gfnmc.kernels.discrete_langevin import DiscreteLangevin, tuned_step_size
     from gfnmc.kernels.gibbs import Gibbs
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gfnmc.kernels.wolff import Wolff
 
 _MODULES = {
+    "ChromaticMetropolis": "gfnmc.kernels.chromatic_metropolis",
     "DelayedAcceptance": "gfnmc.kernels.delayed_acceptance",
     "DiscreteLangevin": "gfnmc.kernels.discrete_langevin",
     "tuned_step_size": "gfnmc.kernels.discrete_langevin",

@@ -18,6 +18,7 @@ from gfnmc.kernels import RandomWalk, Reason, State
 from gfnmc.kernels.delayed_acceptance import DelayedAcceptance, log_second_hastings
 from gfnmc.kernels.metropolis import MetropolisKernel, Proposal
 from gfnmc.kernels.multiple_try import MultipleTrySuffix, candidate_weights, log_multiple_try_ratio
+from gfnmc.kernels.pair_memory import PairMemory
 from gfnmc.policies import Path
 from gfnmc.targets import NoisyCopy, Target, from_function
 from tests.support import CountingTarget, Stairs, assert_close, is_identical
@@ -118,6 +119,7 @@ class Written(MultipleTrySuffix):
 
     def __init__(self, target: Target, environment: DiscreteEnvironment = GRID, *, spoilt: float = 0.0) -> None:
         self.environment, self.target, self.num_tries, self.recycle = environment, target, 3, True
+        self._memory = PairMemory()
         none = torch.zeros(7, 0, dtype=torch.int64)
         start = torch.tensor([False] * 7)
         self.down = Path(PLACES[:, None, None], none, DOWN_LENGTHS, start, log_backward=DOWN_BACKWARD)

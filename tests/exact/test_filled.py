@@ -12,6 +12,7 @@ from gfnmc.testing import transition_matrix
 from tests.exact.cases import LAWS, TableTarget, balance_error, invariance_error, mlp_pair, table_target
 
 LATTICES = {
+    "two sites": Lattice((2,), (-1, 1)),
     "any order": Lattice((3,), (-1, 1)),
     "any order, three values": Lattice((2,), (0, 1, 2)),
     "fixed order": Lattice((3,), (0, 1), order="fixed", site_order=(2, 0, 1)),
@@ -23,6 +24,13 @@ KERNELS = {
     "multiple tries": lambda pair, target, law: MultipleTrySuffix(pair, target, LAWS[law], num_tries=3),
     "independence": lambda pair, target, law: IndependenceMH(pair, target),
 }
+# Three tries of several sites in any order have too many outcomes to list.
+CASES = [
+    (name, kernel)
+    for name in LATTICES
+    for kernel in KERNELS
+    if kernel != "multiple tries" or name in ("two sites", "fixed order")
+]
 
 
 def make_pair(name: str, dtype: torch.dtype, **exploration: float) -> GFlowNet:
@@ -37,8 +45,7 @@ def target_of(name: str) -> TableTarget:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", LATTICES)
+@pytest.mark.parametrize(("name", "kernel"), CASES)
 def test_leaves_the_target_invariant_and_is_reversible(name: str, kernel: str, law: str, dtype: torch.dtype) -> None:
     target = target_of(name)
     matrix = transition_matrix(KERNELS[kernel](make_pair(name, dtype), target, law), GRAPHS[name].objects)
