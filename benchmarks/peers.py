@@ -20,7 +20,7 @@ from typing import Any
 
 from peers_contests import Row, contests, run
 from peers_libraries import GFNX, OWN, TORCHGFN, Libraries
-from peers_processes import import_row, memory_rows
+from peers_processes import import_row, memory_rows, site_rows
 from peers_scaling import scaling_rows
 from provenance import provenance
 
@@ -57,6 +57,8 @@ def _rows(libraries: Libraries, options: argparse.Namespace) -> Iterator[Row]:
     for contest in contests():
         if is_wanted(contest.name):
             yield run(contest, libraries, options.rounds, options.min_time)
+    if is_wanted("sites"):
+        yield from site_rows(options.rounds)
     if is_wanted("memory"):
         yield from memory_rows(libraries)
     if is_wanted("import"):

@@ -56,7 +56,6 @@ class Contest:
 
 def contests() -> list[Contest]:
     """Return all contests, in the order of rows."""
-    # Site updates of Gibbs and random walk over a NumPy checkerboard belong here: a rival may be a task of gfnmc's own.
     return [*_chains(), *_sampling(), *_training(), *_products()]
 
 

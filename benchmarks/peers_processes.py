@@ -1,9 +1,11 @@
 """The rows of benchmarks/peers.py about whole processes: the memory that a training step takes, and the import."""
 
+import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 
 from peers_contests import ISING, Row
@@ -14,6 +16,9 @@ MOST_MEMORY = 0.2
 MEMORY_TASK = {"kind": "training", "space": ISING, "batch": 2048, "keeps_log_probs": False}
 """torchgfn takes less memory where it does not keep log P_F."""
 
+LEAST_SITES, SITE_CHAINS = 1.0, (256, 64)
+"""The first number of chains is the batch of the other rows; with fewer, what a step costs anyway counts for more."""
+
 MOST_IMPORT, FEWEST_IMPORTS = 1.15, 9
 
 _IMPORT = """
@@ -22,6 +27,23 @@ cpu, wall = time.process_time(), time.perf_counter()
 import {package}
 print(time.process_time() - cpu, time.perf_counter() - wall)
 """
+
+
+def site_rows(rounds: int) -> Iterator[Row]:
+    """Sweep a lattice by gfnmc and by NumPy, in turns; yield rows of site updates over those of the faster NumPy."""
+    script = Path(__file__).with_name("checkerboard.py")
+    command = [sys.executable, str(script), "--json", "--rounds", str(20 * rounds), "--chains", *map(str, SITE_CHAINS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())  # noqa: S603
+    for num_chains, by_kernel in json.loads(done.stdout).items():
+        required = LEAST_SITES if int(num_chains) == SITE_CHAINS[0] else None
+        for kernel, value in by_kernel.items():
+            yield {
+                "work": f"site updates, {kernel}, Ising 32x32, {num_chains} chains, over a NumPy checkerboard",
+                "value": value,
+                "required": None if required is None else f">= {required:g}",
+                "holds": None if required is None else value >= required,
+                "name": f"sites-{kernel.lower()}-{num_chains}",
+            }
 
 
 def memory_rows(libraries: Libraries) -> Iterator[Row]:
