@@ -166,7 +166,10 @@ class StepwiseAhead(Ahead):
 
     def integers(self, places: range, highs: Tensor) -> Tensor:
         rows = self._draws.for_rows(self._order)
-        return torch.stack([rows.integers(high.clamp(min=1), high > 0) for high in highs])
+        chosen = torch.zeros_like(highs)
+        for place, high in enumerate(highs):
+            chosen[place] = rows.integers(high.clamp(min=1), high > 0)
+        return chosen
 
     def categorical(self, place: int, log_probs: Tensor, first: int = 0) -> Tensor:
         return self._some(first, len(log_probs)).categorical(log_probs)

@@ -114,12 +114,22 @@ UP_FORWARD = -torch.arange(14.0, 0.0, -1.0, dtype=torch.float64).reshape(7, 2) /
 DOWN_LENGTHS, UP_LENGTHS = torch.arange(7) + 1, torch.arange(14).reshape(7, 2) + 20
 
 
+class Forgetful(PairMemory):
+    """Remembers nothing, whatever the pair."""
+
+    def with_caches(self, pair: Any, down: Path) -> Path:
+        return down
+
+    def keep(self, pair: Any, *paths: Path) -> None:
+        pass
+
+
 class Written(MultipleTrySuffix):
     """Undoes and builds what is written above."""
 
     def __init__(self, target: Target, environment: DiscreteEnvironment = GRID, *, spoilt: float = 0.0) -> None:
         self.environment, self.target, self.num_tries, self.recycle = environment, target, 3, True
-        self._memory = PairMemory()
+        self._memory = Forgetful()
         none = torch.zeros(7, 0, dtype=torch.int64)
         start = torch.tensor([False] * 7)
         self.down = Path(PLACES[:, None, None], none, DOWN_LENGTHS, start, log_backward=DOWN_BACKWARD)

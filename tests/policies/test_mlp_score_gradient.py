@@ -57,7 +57,8 @@ def test_scores_and_gradients_are_those_of_autograd(
         assert_close(mine, wanted, 1e-12)
         for one, other in zip(gradients, others, strict=True):
             assert_close(one, other, 1e-11 * (1.0 + float(other.abs().max())))
-        assert any(float(gradient.abs().max()) > 1e-2 for gradient in others)
+        # One parent leaves nothing to learn.
+        assert bool((wanted == 0.0).all()) or any(float(gradient.abs().max()) > 1e-2 for gradient in others)
 
 
 def test_what_the_walk_knows_is_used_where_it_is_the_same_law() -> None:
