@@ -84,12 +84,21 @@ def run(contest: Contest, libraries: Libraries, rounds: int, seconds: float) -> 
 
 
 def _chains() -> Iterator[Contest]:
+    every_step = {"tabulated": False}
     fixed, spread, uniform = ["Fixed", STEPS_BACK], ["Uniform", 1, 2 * STEPS_BACK - 1], {"backward": "uniform"}
     works = (
         ("ising", "Ising 10x10, K = 45", ISING, fixed, {}, 15.0),
         ("ising-spread", "Ising 10x10, K uniform over 1 ... 89 here", ISING, spread, {}, None),
         ("ising-uniform", "Ising 10x10, K = 45, torchgfn's P_B uniform too", ISING, fixed, uniform, None),
         ("grid", "hypergrid 8^4", GRID, GRID_LAW, {}, 6.0),
+        (
+            "grid-network",
+            "hypergrid 8^4, the network evaluated at every step",
+            GRID,
+            GRID_LAW,
+            {"tabulated": False},
+            None,
+        ),
         ("grid-fixed", "hypergrid 8^4, K = 8 here", GRID, ["Fixed", 8], {}, None),
         ("grid-uniform", "hypergrid 8^4, torchgfn's P_B uniform too", GRID, GRID_LAW, uniform, None),
         ("grid-long", "hypergrid 8^4, long paths", GRID, GRID_LAW, {"exit_bias": LONG["grid-8"]}, None),
@@ -110,6 +119,8 @@ def _sampling() -> Iterator[Contest]:
     yield sampling("ising", "Ising 10x10", ISING, 3.0)
     for name, work, space in (("grid-8", "hypergrid 8^4", GRID), ("grid-64", "hypergrid 64^2", WIDE_GRID)):
         yield sampling(name, work, space, 3.0)
+        network = f"{work}, the network evaluated at every step"
+        yield sampling(f"{name}-network", network, space, None, tabulated=False)
         yield sampling(f"{name}-long", f"{work}, long paths", space, None, exit_bias=LONG[name])
 
 

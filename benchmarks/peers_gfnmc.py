@@ -16,11 +16,12 @@ from torch import Tensor
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.environments import DiscreteEnvironment, HyperGrid, Lattice
 from gfnmc.kernels import Info, SuffixResampling, branch
-from gfnmc.policies import GFlowNet, MLPPolicy
+from gfnmc.policies import GFlowNet, MLPPolicy, law_table
 from gfnmc.targets import HyperGrid as HyperGridTarget
 from gfnmc.targets import Ising, Target, from_function
 
 SEED = 0
+MOST_STATES = law_table.MOST_STATES
 NUM_SEEN = 5
 """Runs that facts are about, the last ones."""
 
@@ -39,6 +40,7 @@ def make(task: Task) -> Work:
         "training": training,
         "products": products,
     }
+    law_table.MOST_STATES = MOST_STATES if task.get("tabulated", True) else 0
     return makers[task["kind"]](task)
 
 

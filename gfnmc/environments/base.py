@@ -104,6 +104,9 @@ class DiscreteEnvironment(Environment):
             beforehand; None where they are not listed.
         filling: How positions follow each other where they are filled one at a time and each action makes the change of
             its own number: then whole walks are made at once. None where walks go step by step.
+        number_steps: What each action adds to the number of a state, where states have numbers; None where they have
+            none.
+        num_numbers: How many numbers there are.
         action_tokens: Which tokens each action, the exit aside, is about, by their places in `tokens`: networks that
             have an embedding for each token read the action's logit there. The exit has to be the last action. None
             where actions are not about tokens.
@@ -120,6 +123,8 @@ class DiscreteEnvironment(Environment):
     positions: int | None = None
     token_changes: TokenChange | None = None
     filling: Filling | None = None
+    number_steps: Int64[Tensor, " actions"] | None = None
+    num_numbers: int = 0
     action_tokens: Int64[Tensor, "actions tokens_an_action"] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -201,6 +206,14 @@ class DiscreteEnvironment(Environment):
     def token_change(self, states: Tensor, actions: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
         """Return which of `token_changes` the steps make; any where an action is not allowed."""
         raise CapabilityError(f"{type(self).__name__} does not list its token_changes: implement `changed_tokens`")
+
+    def state_numbers(self, states: Tensor) -> Int64[Tensor, " batch"]:
+        """Return the number of each state, 0 ... num_numbers - 1."""
+        raise CapabilityError(f"{type(self).__name__} does not number its states: implement `state_numbers`")
+
+    def numbered_states(self) -> Shaped[Tensor, "num_numbers *state"]:
+        """Return every state, in the order of their numbers."""
+        raise CapabilityError(f"{type(self).__name__} does not number its states: implement `numbered_states`")
 
     @property
     def num_nodes(self) -> int:

@@ -53,6 +53,10 @@ class HyperGrid(DiscreteEnvironment):
         self.token_changes = TokenChange(token[:, None], (token + ~is_top)[:, None])
         # What each action adds to the coordinates; the exit adds nothing.
         self._rise = torch.eye(num_dims + 1, num_dims, dtype=dtype)
+        if self.is_enumerable:
+            self.num_numbers = side**num_dims
+            self._strides = torch.tensor([side**dim for dim in reversed(range(num_dims))])
+            self.number_steps = torch.nn.functional.pad(self._strides, (0, 1))
 
     @classmethod
     def for_target(cls, target: SiteSpace) -> "HyperGrid":
@@ -104,6 +108,13 @@ class HyperGrid(DiscreteEnvironment):
 
     def tokens(self, states: Tensor) -> Int64[Tensor, "batch tokens"]:
         return states.to(torch.int64) + self._offset
+
+    def state_numbers(self, states: Tensor) -> Int64[Tensor, " batch"]:
+        return (states * self._strides).sum(-1)
+
+    def numbered_states(self) -> Tensor:
+        numbers = torch.arange(self.num_numbers)
+        return (numbers[:, None] // self._strides % self.side).to(self.dtype)
 
     def token_change(self, states: Tensor, actions: Tensor) -> Int64[Tensor, " batch"]:
         # The exit and forbidden moves change nothing that is kept.

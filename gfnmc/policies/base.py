@@ -163,7 +163,7 @@ class DiscretePolicy(torch.nn.Module, ABC):
         """Return what chooses values at positions that are known ahead; None where walks go step by step."""
         return None
 
-    def for_walk(self: PolicyType) -> PolicyType:
+    def for_walk(self) -> "DiscretePolicy":
         """Return the policy as a walk uses it, in the course of which no weight changes."""
         return self
 

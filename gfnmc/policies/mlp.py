@@ -26,6 +26,7 @@ from gfnmc.core.errors import OptionError
 from gfnmc.environments.base import Direction, DiscreteEnvironment
 from gfnmc.policies.base import DiscretePolicy, gather, selected
 from gfnmc.policies.condition_encoder import ConditionEncoder
+from gfnmc.policies.law_table import LawTable, TabulatedWalk, is_small, table_of
 from gfnmc.policies.mlp_fill_gradient import FillWeights, MLPLearner
 from gfnmc.policies.mlp_filler import MLPFiller, less_first
 from gfnmc.policies.mlp_products import MLPProducts
@@ -146,6 +147,9 @@ class MLPPolicy(DiscretePolicy):
         scored: Int64[Tensor, " selected"],
         known: Float64[Tensor, " selected"] | None = None,
     ) -> Float64[Tensor, " selected"]:
+        table = self._table()
+        if table is not None:
+            return table.score_along(states, select, scored)
         is_plain = self._positions is None and self.encoder is None and not self.direct and self.epsilon == 0.0
         if not (is_plain and self.is_learning and self.environment.num_tokens <= _FEW_TOKENS):
             return super().score_along(states, actions, select, scored, known)
@@ -164,7 +168,10 @@ class MLPPolicy(DiscretePolicy):
             known,
         )
 
-    def for_walk(self) -> "MLPPolicy":
+    def for_walk(self) -> DiscretePolicy:
+        table = self._table()
+        if table is not None:
+            return TabulatedWalk(self, table)
         walking = copy.copy(self)
         walking._derived, walking._is_fixed = self._derived_from_weights(), True
         return walking
@@ -224,6 +231,18 @@ class MLPPolicy(DiscretePolicy):
             "num_conditions": self.num_conditions,
             "dtype": self.head.dtype,
         }
+
+    def _table(self) -> LawTable | None:
+        """Return the laws at all states, where they are worth it."""
+        if self._grid is None or not self._is_fixed or self._positions is not None or self.encoder is not None:
+            return None
+        if self.is_learning or not is_small(self.environment):
+            return None
+        derived = self._derived_from_weights()
+        law = ("laws", self.temperature, self.epsilon)
+        if law not in derived:
+            derived[law] = table_of(self)
+        return derived[law]
 
     @property
     def _values_per_position(self) -> int:

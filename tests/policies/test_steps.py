@@ -62,7 +62,7 @@ def test_walks_are_those_of_the_whole_batch(pair: GFlowNet, num_rows: int) -> No
 
 
 def test_rows_do_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = HyperGrid(3, 6)
+    environment = Stairs(12)
     pair = network_pair(environment, seed=3).frozen()
     seen = []
     log_probs = pair.forward.log_probs
