@@ -80,6 +80,10 @@ class Environment(ABC):
         """Return the finished states of objects."""
 
 
+MOST_NUMBERED = 2**14
+"""The numbers of states are used, and checked, where there are no more than these."""
+
+
 class DiscreteEnvironment(Environment):
     """A state graph with a finite set of actions.
 

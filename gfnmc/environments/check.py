@@ -11,7 +11,7 @@ from torch import Tensor
 from gfnmc.core.draws import Draws, PhiloxDraws
 from gfnmc.core.errors import CapabilityError, EnvironmentContractError
 from gfnmc.core.numerics import where_rows
-from gfnmc.environments.base import DiscreteEnvironment
+from gfnmc.environments.base import MOST_NUMBERED, DiscreteEnvironment
 
 _MAX_STEPS = 10_000
 _MAX_CHECKED = 256
@@ -48,6 +48,8 @@ def check_environment(environment: DiscreteEnvironment, *, num_paths: int = 32) 
         _require_rows(done | mask.any(-1), states, f"{name}: no action is allowed, but the state is not terminal")
         if done.all():
             _check_objects(environment, states)
+            if environment.number_steps is not None and environment.num_numbers <= MOST_NUMBERED:
+                _check_numbers(environment, environment.number_steps)
             return
         actions = _any_allowed(mask, draws, ~done)
         if environment.exit_action is not None:
@@ -110,6 +112,23 @@ def _check_step(
     _require_rows(
         ~environment.is_source(children) | ~active, children, f"{name}: is_source calls a state after a step the source"
     )
+
+
+def _check_numbers(environment: DiscreteEnvironment, number_steps: Int64[Tensor, " actions"]) -> None:
+    """Hold the numbers of states to `step`, at every state: a law that is looked up must be that of the state."""
+    name = type(environment).__name__
+    states, numbers = environment.numbered_states(), torch.arange(environment.num_numbers)
+    _require(len(states) == len(numbers), f"{name}: numbered_states returns {len(states)} states, not num_numbers")
+    same = environment.state_numbers(states) == numbers
+    _require_rows(same, states, f"{name}: state_numbers is not the place of a state among numbered_states")
+    allowed = environment.forward_mask(states)
+    for action in range(environment.num_actions):
+        rows = allowed[:, action].nonzero()[:, 0]
+        if action == environment.exit_action or not len(rows):
+            continue
+        children = environment.step(states[rows], torch.full_like(rows, action))
+        agree = environment.state_numbers(children) == rows + number_steps[action]
+        _require_rows(agree, states[rows], f"{name}: action {action} does not add number_steps[{action}] to the number")
 
 
 def _check_objects(environment: DiscreteEnvironment, states: Tensor) -> None:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from gfnmc.environments.base import Direction, DiscreteEnvironment
+from gfnmc.environments.base import MOST_NUMBERED, Direction, DiscreteEnvironment
 from gfnmc.policies.base import DiscretePolicy, selected
 
-MOST_STATES = 2**14
+MOST_STATES = MOST_NUMBERED
 """The table of a larger space could cost more than a run would save."""
 
 

@@ -239,7 +239,7 @@ class MLPPolicy(DiscretePolicy):
         if self.is_learning or not is_small(self.environment):
             return None
         derived = self._derived_from_weights()
-        law = ("laws", self.temperature, self.epsilon)
+        law = f"laws at temperature {self.temperature} with epsilon {self.epsilon}"
         if law not in derived:
             derived[law] = table_of(self)
         return derived[law]

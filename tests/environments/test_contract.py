@@ -131,6 +131,23 @@ class SmallVocabulary(HyperGrid):
         self.vocabulary -= 2
 
 
+class NumbersAnotherWay(HyperGrid):
+    def state_numbers(self, states: Tensor) -> Tensor:
+        return super().state_numbers(states.flip(-1))
+
+
+class CountsOnWrongly(HyperGrid):
+    def __init__(self, num_dims: int, side: int) -> None:
+        super().__init__(num_dims, side)
+        assert self.number_steps is not None
+        self.number_steps = self.number_steps.flip(0)
+
+
+class NumbersTooFew(HyperGrid):
+    def numbered_states(self) -> Tensor:
+        return super().numbered_states()[1:]
+
+
 BROKEN: dict[str, tuple[Callable[[], DiscreteEnvironment], str]] = {
     "backward_mask forbids the action taken": (lambda: ForbidsUndoing(2, 4), "forbids undoing"),
     "unstep leads elsewhere": (lambda: UnstepsElsewhere(2, 4), "unstep does not return"),
@@ -152,6 +169,9 @@ BROKEN: dict[str, tuple[Callable[[], DiscreteEnvironment], str]] = {
     "tokens change the other way": (lambda: WrongTokenChange(2, 4), "changed_tokens is not the difference"),
     "more tokens go than come": (lambda: LopsidedTokenChange(2, 4), "remove as many tokens as it adds"),
     "a token beyond the vocabulary": (lambda: SmallVocabulary(1, 4), "outside the vocabulary of 2"),
+    "states have other numbers": (lambda: NumbersAnotherWay(2, 4), "not the place of a state"),
+    "steps lead to other numbers": (lambda: CountsOnWrongly(2, 4), r"action 0 does not add number_steps\[0\]"),
+    "a state without a number": (lambda: NumbersTooFew(2, 4), "returns 15 states, not num_numbers"),
     "a path ends in no object": (lambda: EndsNowhere((3,), (0, 1)), "not terminal"),
 }
 
