@@ -18,6 +18,7 @@ from gfnmc.core.cost import Cost
 from gfnmc.core.errors import StorageError
 from gfnmc.core.storage import check_writable
 from gfnmc.kernels.base import Kernel
+from gfnmc.sampling.summary import chains_summary
 from gfnmc.targets.base import Target
 
 
@@ -159,6 +160,13 @@ class Chains:
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(part)
+
+    def __repr__(self) -> str:
+        return chains_summary(self).text()
+
+    def _repr_html_(self) -> str:
+        """Show the chains in a notebook."""
+        return chains_summary(self).html()
 
     def _posterior(self, record: Record) -> dict[str, np.ndarray]:
         variables = {"x": _without_bool(record.position.numpy())}

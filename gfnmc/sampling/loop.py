@@ -15,6 +15,7 @@ from gfnmc.core.threads import thread_limit
 from gfnmc.kernels.base import Adaptation, Info, Kernel, State, check_irreducible
 from gfnmc.sampling.chains import Chains, Record
 from gfnmc.sampling.progress import progress
+from gfnmc.sampling.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -156,14 +157,15 @@ class _Run:
     def go(self, progress_bar: bool) -> None:
         total = self.num_warmup + self.num_samples * self.thinning
         with progress(f"sampling, {self.kernel.name}", total, progress_bar=progress_bar) as shown:
-            accepted = 0.0
+            watch = Watch(self.kernel.target, self.num_chains)
             while self.step < total and not self._is_spent():
                 info = self._step()
                 self.step += 1
-                accepted += float(info.is_accepted.double().mean())
-                shown.update(self.step, acceptance=accepted / self.step)
+                if shown.is_shown:
+                    self._watch(watch, info)
+                shown.update(self.step, watch.figures)
             if self.step < total:
-                shown.update(total)
+                shown.update(total, watch.figures)
 
     def chains(self) -> Chains:
         if not self.samples.seconds:
@@ -212,6 +214,11 @@ class _Run:
         if self.adaptation is not None:
             self._adapt(self.adaptation, is_over=kept_steps == 0)
         return info
+
+    def _watch(self, watch: Watch, info: Info) -> None:
+        assert self.state is not None
+        kept_steps = self.step - self.num_warmup
+        watch.see(info, self.state, is_kept=kept_steps > 0 and kept_steps % self.thinning == 0)
 
     def _adapt(self, adaptation: Adaptation, *, is_over: bool) -> None:
         if not is_over:
