@@ -70,6 +70,34 @@ def count_round_trips(mode_ids: Int64[np.ndarray, "chains draws"]) -> int:
     return sum(int((visits[1:] == visits[0]).sum()) for visits in map(_visits, mode_ids) if len(visits))
 
 
+def mode_transitions(mode_ids: Int64[np.ndarray, "chains draws"], num_modes: int) -> Int64[np.ndarray, "modes modes"]:
+    """Return how often a chain went from one mode to another between two draws, all chains together.
+
+    Time outside all modes counts for the mode that the chain was in last, and nothing counts before its first mode. So
+    the numbers off the diagonal add up to `count_switches`, and those on it are stays.
+
+    Args:
+        mode_ids: Mode of each draw, -1 outside all.
+        num_modes: Number of modes.
+
+    Returns:
+        Rows are where chains came from, columns where they went.
+    """
+    last = last_modes(mode_ids)
+    before, after = last[:, :-1], last[:, 1:]
+    counted = before >= 0
+    places = before[counted] * num_modes + after[counted]
+    return np.bincount(places, minlength=num_modes**2).reshape(num_modes, num_modes).astype(np.int64)
+
+
+def last_modes(mode_ids: Int64[np.ndarray, "chains draws"]) -> Int64[np.ndarray, "chains draws"]:
+    """Return the mode that each chain is in, or was in last, at each draw; -1 before it was in any."""
+    steps = np.arange(mode_ids.shape[1])
+    seen = np.maximum.accumulate(np.where(mode_ids >= 0, steps, -1), axis=1)
+    found = np.take_along_axis(mode_ids, np.maximum(seen, 0), 1)
+    return np.where(seen >= 0, found, -1).astype(np.int64)
+
+
 def _visits(chain: Int64[np.ndarray, " draws"]) -> Int64[np.ndarray, " visits"]:
     """Return the modes that a chain was in, one after the other, each stay once."""
     inside = chain[chain >= 0]
