@@ -36,13 +36,19 @@ def transitions(document: Document) -> Figure:
     found = samplers_with(document, "transitions")
     columns = min(2, max(1, len(found)))
     rows = math.ceil(len(found) / columns) or 1
-    figure = style.new_figure(0.4 + rows * 2.9)
+    figure = style.new_figure(0.4 + rows * 2.5)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    names = [style.label(mode["name"], 12) for mode in document["target"]["modes"]]
+    names = [style.label(mode["name"], 16) for mode in document["target"]["modes"]]
+    shares = {index: _departures(moves) for index, moves in found.items()}
+    most = max((float(np.nanmax(share, initial=0.0)) for share in shares.values()), default=0.0) or 1.0
     image = None
-    for index, axes in zip(found, panels, strict=False):
-        image = _draw_moves(axes, np.asarray(found[index], dtype=float), names)
-        axes.set_title(style.label(document["samplers"][index]["name"], 24), color=style.colour(index))
+    for place, index in enumerate(found):
+        axes = panels[place]
+        image = _draw_moves(axes, shares[index], found[index], most)
+        axes.set_title(style.label(document["samplers"][index]["name"], 22), color=style.colour(index))
+        if len(names) <= _MOST_NUMBERS and place % columns == 0:
+            axes.set_yticks(range(len(names)), [f"{name}  {number}" for number, name in enumerate(names, 1)])
+            axes.set_ylabel("left")
     for axes in panels[len(found) :]:
         axes.set_axis_off()
     if image is not None:
@@ -96,28 +102,33 @@ def samplers_with(document: Document, key: str) -> dict[int, Any]:
     return found
 
 
-def _draw_moves(axes: Axes, moves: np.ndarray, names: list[str]) -> Any:
-    """Draw one matrix, with numbers where they are few."""
-    np.fill_diagonal(moves, 0.0)
-    left = moves.sum(axis=1, keepdims=True)
-    share = np.divide(moves, left, out=np.full_like(moves, np.nan), where=left > 0)
+def _departures(moves: list[list[int]]) -> np.ndarray:
+    """Return the share of the departures from each mode (row) that led to another; NaN where there is none."""
+    counts = np.asarray(moves, dtype=float)
+    np.fill_diagonal(counts, 0.0)
+    left = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, left, out=np.full_like(counts, np.nan), where=left > 0)
     np.fill_diagonal(share, np.nan)
+    return share
+
+
+def _draw_moves(axes: Axes, share: np.ndarray, moves: list[list[int]], most: float) -> Any:
+    """Draw one matrix, with numbers where they are few."""
     axes.set_facecolor(style.OUTSIDE)
-    image = axes.imshow(share, cmap=_MOVES, vmin=0, vmax=1, interpolation="nearest")
-    if len(moves) <= _MOST_NUMBERS:
-        for (row, column), count in np.ndenumerate(moves):
-            if row != column and left[row, 0]:
-                ink = "white" if share[row, column] > 0.6 else style.INK
-                axes.text(column, row, fmt.count(count), ha="center", va="center", fontsize=8.5, color=ink)
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8.5)
-        axes.set_yticks(range(len(names)), names, fontsize=8.5)
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-    else:
-        _clear(axes)
-    axes.set_ylabel("left")
+    image = axes.imshow(share, cmap=_MOVES, vmin=0, vmax=most, interpolation="nearest")
+    _clear(axes)
     axes.set_xlabel("entered")
+    if len(moves) > _MOST_NUMBERS:
+        return image
+    for (row, column), part in np.ndenumerate(share):
+        if not math.isnan(part):
+            ink = "white" if part > 0.6 * most else style.INK
+            axes.text(column, row, fmt.count(moves[row][column]), ha="center", va="center", fontsize=8.5, color=ink)
+    # The names stand once, at the left.
+    numbers = [str(number) for number in range(1, len(moves) + 1)]
+    axes.set_xticks(range(len(moves)), numbers)
+    axes.set_yticks(range(len(moves)), numbers)
+    axes.tick_params(length=0, labelsize=9)
     return image
 
 
