@@ -18,13 +18,16 @@ from gfnmc.core.lazy import lazy_names
 from gfnmc.sampling import Budget, Chains, sample
 
 if TYPE_CHECKING:
+    from gfnmc.diagnostics import Diagnosis, diagnose
     from gfnmc.experiments import Comparison, compare
     from gfnmc.training import TrainingConfig, TrainingResult, load_pair, resume_training, save_pair, train
 
 # Loaded when first used: they need libraries that are slow to import.
 _MODULES = {
     "Comparison": "gfnmc.experiments",
+    "Diagnosis": "gfnmc.diagnostics",
     "compare": "gfnmc.experiments",
+    "diagnose": "gfnmc.diagnostics",
     "TrainingConfig": "gfnmc.training",
     "TrainingResult": "gfnmc.training",
     "load_pair": "gfnmc.training",
@@ -38,10 +41,12 @@ __all__ = [
     "Chains",
     "Comparison",
     "Cost",
+    "Diagnosis",
     "GfnmcError",
     "TrainingConfig",
     "TrainingResult",
     "compare",
+    "diagnose",
     "environments",
     "errors",
     "kernels",

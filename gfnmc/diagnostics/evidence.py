@@ -25,6 +25,11 @@ from gfnmc.diagnostics.arviz import array_stats
 from gfnmc.policies.pair import ProposalPair
 from gfnmc.targets.base import Target, checked_log_prob
 
+CONDITIONAL = "conditional on the modes visited"
+"""The label of whatever no object from elsewhere has vouched for."""
+
+_NORMAL_95 = 1.959963984540054
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -32,10 +37,12 @@ class Evidence:
 
     Attributes:
         log_z: The estimate, nats.
-        standard_error: Of log Z, nats, by the delta method.
+        standard_error: Of log Z, nats, by the delta method; inf where the draws cannot tell it.
         k_hat: Pareto shape of the largest weights; None where too few weights differ.
         num_draws: Independent draws of the pair; each cost a target call.
         label: What the estimate is conditional on, in words.
+        method: How it was made.
+        chain_ess: Effective draws of the chains that went into it; None where none did.
     """
 
     log_z: float
@@ -43,6 +50,14 @@ class Evidence:
     k_hat: float | None
     num_draws: int
     label: str
+    method: str = "importance sampling"
+    chain_ess: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of the interval that covers log Z in 95 of 100 runs, if what the label says holds, nats."""
+        half = _NORMAL_95 * self.standard_error
+        return self.log_z - half, self.log_z + half
 
 
 def importance_log_z(
@@ -68,11 +83,21 @@ def importance_log_z(
         assert path.log_forward is not None
         log_reward = checked_log_prob(target, pair.environment.objects(path.end))
         log_weights = log_reward + pair.log_backward(path) - path.log_forward
+    return importance_evidence(log_weights)
+
+
+def importance_evidence(log_weights: Float64[Tensor, " n"]) -> Evidence:
+    """Return the estimate that log-weights of independent draws of P_F make.
+
+    Args:
+        log_weights: log w of each, nats; -inf for impossible objects.
+    """
     log_z = log_mean_exp(log_weights)
-    relative = (log_weights - log_z).exp()
-    standard_error = float(relative.std()) / math.sqrt(num_draws)
-    label = "conditional on the modes visited"
-    return Evidence(log_z, standard_error, pareto_k_hat(log_weights), num_draws, label)
+    standard_error = math.inf
+    if log_z > -math.inf:
+        relative = (log_weights - log_z).exp()
+        standard_error = float(relative.std()) / math.sqrt(len(log_weights))
+    return Evidence(log_z, standard_error, pareto_k_hat(log_weights), len(log_weights), CONDITIONAL)
 
 
 def pareto_k_hat(log_weights: Float64[Tensor, " n"]) -> float | None:

@@ -98,6 +98,26 @@ def last_modes(mode_ids: Int64[np.ndarray, "chains draws"]) -> Int64[np.ndarray,
     return np.where(seen >= 0, found, -1).astype(np.int64)
 
 
+def mean_stays(mode_ids: Int64[np.ndarray, "chains draws"], num_modes: int) -> list[float | None]:
+    """Return for how many draws a chain stays in each mode, on average; None where no chain was ever in it.
+
+    Draws in a mode divided by the visits that ended in it: the stays that a run cuts off at its end count with what was
+    seen of them, and where no visit ended the whole time is a lower bound.
+
+    Args:
+        mode_ids: Mode of each draw, -1 outside all.
+        num_modes: Number of modes.
+    """
+    last = last_modes(mode_ids)
+    transitions = mode_transitions(mode_ids, num_modes)
+    stays: list[float | None] = []
+    for mode in range(num_modes):
+        inside = int((last == mode).sum())
+        departures = int(transitions[mode].sum() - transitions[mode, mode])
+        stays.append(inside / max(departures, 1) if inside else None)
+    return stays
+
+
 def _visits(chain: Int64[np.ndarray, " draws"]) -> Int64[np.ndarray, " visits"]:
     """Return the modes that a chain was in, one after the other, each stay once."""
     inside = chain[chain >= 0]

@@ -26,7 +26,7 @@ from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.core.numerics import log_mean_exp
 from gfnmc.core.threads import thread_limit
-from gfnmc.diagnostics.evidence import pareto_k_hat
+from gfnmc.diagnostics.evidence import CONDITIONAL, pareto_k_hat
 from gfnmc.policies.pair import ProposalPair
 from gfnmc.targets.base import Target, check_objects, checked_estimate, checked_log_prob
 
@@ -210,9 +210,8 @@ def judged(
         "k_hat": pareto_k_hat(own),
     }
     if given is None:
-        label = "conditional on the modes visited"
         return PairQuality(
-            **common, eubo=None, acceptance=_own_acceptance(own, log_z), lost=None, label=label, warning=None
+            **common, eubo=None, acceptance=_own_acceptance(own, log_z), lost=None, label=CONDITIONAL, warning=None
         )
     eubo = float(given.mean())
     lost = float((given > log_z + math.log(LOST_FACTOR)).to(torch.float64).mean())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gfnmc.kernels.multiple_try import MultipleTrySuffix
     from gfnmc.kernels.parallel_tempering import ParallelTempering
     from gfnmc.kernels.random_walk import RandomWalk
+    from gfnmc.kernels.recycled import Recycled
     from gfnmc.kernels.replicas import Replicas
     from gfnmc.kernels.suffix import SuffixResampling
     from gfnmc.kernels.swendsen_wang import SwendsenWang
@@ -40,6 +41,7 @@ _MODULES = {
     "MultipleTrySuffix": "gfnmc.kernels.multiple_try",
     "ParallelTempering": "gfnmc.kernels.parallel_tempering",
     "RandomWalk": "gfnmc.kernels.random_walk",
+    "Recycled": "gfnmc.kernels.recycled",
     "Replicas": "gfnmc.kernels.replicas",
     "SuffixResampling": "gfnmc.kernels.suffix",
     "SwendsenWang": "gfnmc.kernels.swendsen_wang",
@@ -65,6 +67,7 @@ __all__ = [
     "RandomWalk",
     "Reach",
     "Reason",
+    "Recycled",
     "Replicas",
     "State",
     "SuffixResampling",

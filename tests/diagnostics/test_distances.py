@@ -1,4 +1,4 @@
-"""Total variation and its floor: against every sequence of draws, against simulation, and at the edges."""
+"""Total variation, Jensen-Shannon and their floors: against every sequence of draws, simulation, and at the edges."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gfnmc.core.draws import PhiloxDraws
-from gfnmc.diagnostics import iid_total_variation, total_variation
+from gfnmc.diagnostics import iid_jensen_shannon, iid_total_variation, jensen_shannon, total_variation
 from tests.support import random_numbers
 
 LAWS = {
@@ -85,3 +85,49 @@ def test_total_variation() -> None:
     assert total_variation(torch.tensor([1]), law("one impossible")) == pytest.approx(1.0)
     assert total_variation(torch.tensor([2, 2, 2]), law("uneven")) == pytest.approx(0.9)
     assert total_variation(torch.zeros(5, dtype=torch.int64), law("one")) == 0.0
+
+
+def divergence_over_every_sequence(log_pmf: torch.Tensor, num_draws: int) -> float:
+    """E[JSD] by its definition."""
+    pmf, total = log_pmf.exp().tolist(), 0.0
+    for draws in itertools.product(range(len(pmf)), repeat=num_draws):
+        chance = math.prod(pmf[place] for place in draws)
+        total += chance * divergence_by_hand(np.bincount(draws, minlength=len(pmf)) / num_draws, pmf)
+    return total
+
+
+def divergence_by_hand(q: np.ndarray, p: list[float]) -> float:
+    middle = [(a + b) / 2 for a, b in zip(q, p, strict=True)]
+    return sum(
+        0.5 * part * math.log(part / m) for law in (q, p) for part, m in zip(law, middle, strict=True) if part > 0.0
+    )
+
+
+@pytest.mark.parametrize("num_draws", [1, 2, 5, 7])
+@pytest.mark.parametrize("name", LAWS)
+def test_the_floor_of_the_divergence_is_the_mean_over_every_sequence(name: str, num_draws: int) -> None:
+    assert iid_jensen_shannon(law(name), num_draws) == pytest.approx(
+        divergence_over_every_sequence(law(name), num_draws), abs=1e-13
+    )
+
+
+def test_the_floor_of_the_divergence_is_the_mean_of_simulations() -> None:
+    log_pmf = (2.0 * random_numbers(0, 40)).log_softmax(0)
+    found = [jensen_shannon(PhiloxDraws(run, "simulation", 500).categorical(log_pmf), log_pmf) for run in range(200)]
+    margin = 4.9 * np.std(found) / math.sqrt(len(found))
+    assert abs(np.mean(found) - iid_jensen_shannon(log_pmf, 500)) < margin
+    assert abs(np.mean(found) - iid_jensen_shannon(log_pmf, 650)) > margin
+    # Cells in blocks, and cut binomial laws: of many draws, chi-square / (8 n).
+    many = (0.5 * random_numbers(1, 3_000)).log_softmax(0)
+    assert iid_jensen_shannon(many, 1e6) == pytest.approx(2_999 / 8e6, rel=0.01)
+
+
+def test_jensen_shannon() -> None:
+    from scipy.spatial.distance import jensenshannon
+
+    index = torch.tensor([0, 0, 1, 2, 2, 2])
+    assert jensen_shannon(index, law("uneven")) == pytest.approx(
+        jensenshannon([2 / 6, 1 / 6, 3 / 6], law("uneven").exp()) ** 2, abs=1e-15
+    )
+    assert jensen_shannon(torch.tensor([0, 1, 2]), law("even")) == pytest.approx(0.0, abs=1e-15)
+    assert jensen_shannon(torch.tensor([1]), law("one impossible")) == pytest.approx(math.log(2))
