@@ -15,16 +15,17 @@ from gfnmc.core import errors
 from gfnmc.core.cost import Cost
 from gfnmc.core.errors import GfnmcError
 from gfnmc.core.lazy import lazy_names
-from gfnmc.sampling import Budget, Chains, sample
+from gfnmc.sampling import Budget, Chains, Store, resume, sample
 
 if TYPE_CHECKING:
-    from gfnmc.experiments import Comparison, compare
+    from gfnmc.experiments import Comparison, compare, load_run
     from gfnmc.training import TrainingConfig, TrainingResult, load_pair, resume_training, save_pair, train
 
 # Loaded when first used: they need libraries that are slow to import.
 _MODULES = {
     "Comparison": "gfnmc.experiments",
     "compare": "gfnmc.experiments",
+    "load_run": "gfnmc.experiments.runs",
     "TrainingConfig": "gfnmc.training",
     "TrainingResult": "gfnmc.training",
     "load_pair": "gfnmc.training",
@@ -39,6 +40,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "GfnmcError",
+    "Store",
     "TrainingConfig",
     "TrainingResult",
     "compare",
@@ -46,8 +48,10 @@ __all__ = [
     "errors",
     "kernels",
     "load_pair",
+    "load_run",
     "objectives",
     "policies",
+    "resume",
     "resume_training",
     "sample",
     "save_pair",
