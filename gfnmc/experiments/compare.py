@@ -17,8 +17,8 @@ from gfnmc.experiments.document import Document, comparison_document
 from gfnmc.experiments.summary import comparison_summary
 from gfnmc.kernels.base import Kernel
 from gfnmc.policies.pair import ProposalPair
+from gfnmc.sampling import Budget, sample
 from gfnmc.sampling.chains import Chains
-from gfnmc.sampling.loop import Budget, sample
 from gfnmc.targets.base import Target
 
 _MAX_KEPT = 5_000
