@@ -15,11 +15,11 @@ from gfnmc.core import errors
 from gfnmc.core.cost import Cost
 from gfnmc.core.errors import GfnmcError
 from gfnmc.core.lazy import lazy_names
-from gfnmc.sampling import Budget, Chains, sample
+from gfnmc.sampling import Budget, Chains, Store, resume, sample
 
 if TYPE_CHECKING:
     from gfnmc.diagnostics import Diagnosis, diagnose
-    from gfnmc.experiments import Comparison, compare
+    from gfnmc.experiments import Comparison, compare, load_run
     from gfnmc.training import TrainingConfig, TrainingResult, load_pair, resume_training, save_pair, train
 
 # Loaded when first used: they need libraries that are slow to import.
@@ -28,6 +28,7 @@ _MODULES = {
     "Diagnosis": "gfnmc.diagnostics",
     "compare": "gfnmc.experiments",
     "diagnose": "gfnmc.diagnostics",
+    "load_run": "gfnmc.experiments.runs",
     "TrainingConfig": "gfnmc.training",
     "TrainingResult": "gfnmc.training",
     "load_pair": "gfnmc.training",
@@ -43,6 +44,7 @@ __all__ = [
     "Cost",
     "Diagnosis",
     "GfnmcError",
+    "Store",
     "TrainingConfig",
     "TrainingResult",
     "compare",
@@ -51,8 +53,10 @@ __all__ = [
     "errors",
     "kernels",
     "load_pair",
+    "load_run",
     "objectives",
     "policies",
+    "resume",
     "resume_training",
     "sample",
     "save_pair",

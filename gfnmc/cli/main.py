@@ -9,12 +9,13 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from gfnmc.cli.benchmark import benchmark
 from gfnmc.cli.check import check
+from gfnmc.cli.resume import draw, resume
 from gfnmc.core.errors import GfnmcError, OptionError, StorageError
 
 if TYPE_CHECKING:
@@ -143,12 +144,22 @@ def train(
 @main.command(short_help="Run chains of TARGET with a trained pair, for ArviZ.")
 @_TARGET
 @click.option("--pair", "pair_file", type=click.Path(path_type=Path), required=True, help="A pair saved by `train`.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="ArviZ file to write (.nc).")
+@click.option("--out", type=click.Path(path_type=Path), help="ArviZ file to write (.nc).")
+@click.option("--store", type=click.Path(path_type=Path), help="Run directory to write on the way; `resume` goes on.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this .json file.")
 @_CHAINS
 @_SAMPLES
 @_WARMUP
 @click.option(
     "--thinning", type=_AT_LEAST_ONE, default=1, show_default=True, help="Steps from one kept draw to the next."
+)
+@click.option("--block", "block_size", type=_AT_LEAST_ONE, help="Draws a block of the store; what fits into 16 MiB.")
+@click.option(
+    "--on-nonfinite",
+    type=click.Choice(["raise", "reject"]),
+    default="raise",
+    show_default=True,
+    help="Whether an energy that is NaN or +inf ends the run, or is counted and rejected.",
 )
 @_SEED
 @_THREADS
@@ -156,47 +167,46 @@ def train(
 def sample(
     target: str,
     pair_file: Path,
-    out: Path,
+    out: Path | None,
+    store: Path | None,
+    json_file: Path | None,
     num_chains: int,
     num_samples: int,
     num_warmup: int,
     thinning: int,
+    block_size: int | None,
+    on_nonfinite: Literal["raise", "reject"],
     seed: int,
     threads: int,
     quiet: bool,
 ) -> None:
-    """Run chains of TARGET with a trained pair and write them for ArviZ."""
-    from gfnmc.core.storage import check_writable
+    """Run chains of TARGET with a trained pair and write them for ArviZ, or into a run directory, or both."""
     from gfnmc.experiments import find_problem
+    from gfnmc.sampling import Store
     from gfnmc.sampling import sample as sample_chains
     from gfnmc.training import load_pair
 
+    if out is None and store is None:
+        raise click.UsageError("give --out FILE.nc, or --store FOLDER, or both")
     problem = find_problem(target)
-    check_writable(out)
     energy = problem.target()
-    pair = load_pair(pair_file, problem.environment(energy))
-    try:
-        chains = sample_chains(
+
+    def run() -> "Chains":
+        pair = load_pair(pair_file, problem.environment(energy))
+        return sample_chains(
             problem.hybrid(pair, energy),
             num_chains=num_chains,
             num_samples=num_samples,
             num_warmup=num_warmup,
             thinning=thinning,
+            store=None if store is None else Store(store, block_size=block_size, problem=target, pair=pair_file),
+            on_nonfinite=on_nonfinite,
             seed=seed,
             num_threads=threads,
             progress_bar=not quiet,
         )
-    except BaseException as error:
-        finished = getattr(error, "chains", None)
-        if finished is not None and finished.num_samples:
-            finished.save(out)
-            click.echo(f"the draws finished by then are in {out}", err=True)
-        raise
-    chains.save(out)
-    cost = chains.sampling_cost
-    click.echo(
-        f"{num_chains * num_samples:,} draws in {cost.seconds:.1f} s with {cost.target_calls:,} target calls; {out}"
-    )
+
+    draw(run, out, store, json_file)
 
 
 @main.command(short_help="Compare the exact chain of a pair for TARGET with a random walk.")
@@ -362,3 +372,4 @@ def _show(comparison: Any) -> None:
 
 main.add_command(benchmark)
 main.add_command(check)
+main.add_command(resume)

@@ -38,13 +38,17 @@ class NonFiniteEnergyError(EnergyError):
         row: The offending row of the batch, which is the chain when chains are sampled.
         step: The step of the chain, counted from the first warm-up step; None outside sampling.
         value: What the target returned.
+        state: The object that it returned it for, as nested lists; None where that is not one object.
     """
 
-    def __init__(self, message: str, *, row: int, value: float, step: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, row: int, value: float, step: int | None = None, state: list[Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.row = row
         self.value = value
         self.step = step
+        self.state = state
 
 
 class EnvironmentContractError(GfnmcError, ValueError):
@@ -69,3 +73,27 @@ class TrainingError(GfnmcError, ArithmeticError):
 
 class StorageError(GfnmcError, OSError):
     """A file could not be read or written."""
+
+
+class DamageError(StorageError):
+    """A part of a run directory is not what was written there.
+
+    Attributes:
+        part: Which one: a file, or a block of draws.
+    """
+
+    def __init__(self, message: str, *, part: str) -> None:
+        super().__init__(message)
+        self.part = part
+
+
+class MismatchError(GfnmcError, ValueError):
+    """A stored run was made by other versions, another kernel, target or device than are to go on with it.
+
+    Attributes:
+        mismatches: What differs: what the run was made by, and what is given now.
+    """
+
+    def __init__(self, message: str, *, mismatches: dict[str, tuple[Any, Any]]) -> None:
+        super().__init__(message)
+        self.mismatches = mismatches

@@ -42,7 +42,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         os.replace(temporary, destination)
         _sync_folder(destination.parent)
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     finally:
         # Also on KeyboardInterrupt; after the replace there is nothing under this name.
         with contextlib.suppress(OSError):
@@ -66,7 +66,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         _check_name(destination)
         _write_new(temporary, b"")
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -87,7 +87,7 @@ def _destination(path: str | os.PathLike[str]) -> Path:
     except StorageError:
         raise
     except (OSError, ValueError) as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     return destination
 
 
@@ -130,7 +130,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _storage_error(path: str | os.PathLike[str], error: OSError | ValueError) -> StorageError:
+def storage_error(path: str | os.PathLike[str], error: OSError | ValueError) -> StorageError:
     """Say what went wrong with a file and what to do about it."""
     reason = getattr(error, "strerror", None) or str(error)
     advice = _ADVICE.get(getattr(error, "errno", None) or 0, "{path} cannot be written: {reason}; choose another path")

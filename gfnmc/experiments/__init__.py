@@ -5,6 +5,7 @@ from gfnmc.experiments.compare import Comparison, compare
 from gfnmc.experiments.leaderboard import leaderboard
 from gfnmc.experiments.own_model import Model, load_model
 from gfnmc.experiments.problems import PROBLEMS, Problem, find_problem
+from gfnmc.experiments.runs import kernel_of_run, load_run
 from gfnmc.experiments.samplers import SAMPLERS, Sampler, find_sampler
 from gfnmc.experiments.suites import SUITES, Suite, find_suite
 
@@ -22,7 +23,9 @@ __all__ = [
     "find_problem",
     "find_sampler",
     "find_suite",
+    "kernel_of_run",
     "leaderboard",
     "load_model",
+    "load_run",
     "run_benchmark",
 ]

@@ -14,10 +14,11 @@ from torch import Tensor
 from gfnmc.core.errors import OptionError
 from gfnmc.diagnostics.evidence import Evidence, importance_log_z
 from gfnmc.experiments.document import Document, comparison_document
+from gfnmc.experiments.summary import comparison_summary
 from gfnmc.kernels.base import Kernel
 from gfnmc.policies.pair import ProposalPair
+from gfnmc.sampling import Budget, sample
 from gfnmc.sampling.chains import Chains
-from gfnmc.sampling.loop import Budget, sample
 from gfnmc.targets.base import Target
 
 _MAX_KEPT = 5_000
@@ -48,6 +49,13 @@ class Comparison:
         from gfnmc.report import save
 
         save(self.document, path)
+
+    def __repr__(self) -> str:
+        return comparison_summary(self).text()
+
+    def _repr_html_(self) -> str:
+        """Show the comparison in a notebook."""
+        return comparison_summary(self).html()
 
 
 def compare(

@@ -22,8 +22,10 @@ from gfnmc.diagnostics.figures import (
     worst_figure,
 )
 from gfnmc.diagnostics.proposal import acceptance_by_back_steps, acceptance_summary
+from gfnmc.experiments.mixing_figures import mixing_figures
 from gfnmc.experiments.training_figures import training_figures
 from gfnmc.experiments.verdict import sampler_verdict, verdict
+from gfnmc.experiments.worth import bought, cautions, worth
 from gfnmc.sampling.chains import Chains
 from gfnmc.targets.base import ExactSolution, Target
 
@@ -64,6 +66,7 @@ def comparison_document(
         sampler_figures(name, chains, exact, evidence.get(name), training.get(name)) for name, chains in runs.items()
     ]
     first = next(iter(runs.values()))
+    known = {"knows_modes": modes is not None, "knows_truth": exact is not None, "start": start}
     return {
         "schema": SCHEMA,
         "title": title,
@@ -84,6 +87,9 @@ def comparison_document(
             "versions": versions(),
         },
         "verdict": verdict(samplers, [m for m in masses if m is not None]),
+        "bought": bought(samplers),
+        "cautions": cautions(samplers, **known),
+        "worth": worth(samplers),
         "samplers": samplers,
     }
 
@@ -125,7 +131,7 @@ def sampler_figures(
         "log_z": _log_z(evidence, exact),
         "cost": {"training": cost_figures(chains.training_cost), "sampling": cost_figures(chains.sampling_cost)},
         "training": None if report is None else training_figures(report, chains.training_cost),
-        "curves": _curves(chains, modes),
+        "curves": _curves(chains, modes) | {"mixing": mixing_figures(chains, worst["r_hat_statistic"])},
     }
     status, words = sampler_verdict(sampler)
     return sampler | {"status": status, "verdict": words}

@@ -192,6 +192,31 @@ class Kernel(ABC):
             )
         return self.init(state.position)
 
+    def cache_tensors(self, cache: Any) -> dict[str, Tensor]:
+        """Return what `State.cache` holds, by name, to be written to a file.
+
+        A kernel that keeps a cache says this and `cache_from`, or its runs cannot be stored.
+
+        Raises:
+            CapabilityError: If there is a cache and the kernel does not say how it is written.
+        """
+        if cache is None:
+            return {}
+        raise CapabilityError(
+            f"{self.name} keeps a {type(cache).__name__} from step to step and does not say how that is written, so "
+            "its runs cannot be stored; implement `cache_tensors` and `cache_from`"
+        )
+
+    def cache_from(self, tensors: Mapping[str, Tensor]) -> Any:
+        """Return the cache whose `cache_tensors` these are.
+
+        Raises:
+            CapabilityError: If the kernel keeps none.
+        """
+        if not tensors:
+            return None
+        raise CapabilityError(f"{self.name} keeps no cache, and was given one with {', '.join(sorted(tensors))}")
+
     def _first_log_prob(self, position: Tensor, draws: Draws | None) -> Float64[Tensor, " chains"]:
         if not self.target.is_noisy:
             return checked_log_prob(self.target, position)

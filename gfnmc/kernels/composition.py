@@ -8,8 +8,8 @@ between the modes, small ones within them; `recommended` makes it.
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Shaped
@@ -54,7 +54,18 @@ class Composition(Kernel):
 
     def refresh(self, state: State) -> State:
         # A kernel that keeps a cache refreshes that as well.
-        return max(self.kernels, key=lambda kernel: kernel.keeps_cache).refresh(state)
+        return self._keeper.refresh(state)
+
+    def cache_tensors(self, cache: Any) -> dict[str, Tensor]:
+        return self._keeper.cache_tensors(cache)
+
+    def cache_from(self, tensors: Mapping[str, Tensor]) -> Any:
+        return self._keeper.cache_from(tensors)
+
+    @property
+    def _keeper(self) -> Kernel:
+        """The kernel that keeps a cache, if there is one."""
+        return max(self.kernels, key=lambda kernel: kernel.keeps_cache)
 
     def tempered(self: CompositionType, inverse_temperature: InverseTemperature) -> CompositionType:
         tempered = self.of([kernel.tempered(inverse_temperature) for kernel in self.kernels])

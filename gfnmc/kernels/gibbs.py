@@ -186,5 +186,6 @@ def _checked_delta(
             f"{x[row].tolist()}; a difference is finite, or -inf where a value makes the object impossible",
             row=called,
             value=value,
+            state=x[row].tolist(),
         )
     return delta

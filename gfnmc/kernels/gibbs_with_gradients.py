@@ -75,6 +75,7 @@ class SiteGradients(SiteChanges):
                 "finite where an object is possible",
                 row=int(rows[row]),
                 value=bad,
+                state=x[row].tolist(),
             )
         return (gradient - (gradient * weights).sum(-1, keepdim=True)).flatten(1)
 

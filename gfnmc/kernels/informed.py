@@ -14,7 +14,8 @@ Reference: Zanella 2020 (1711.07424), "Informed proposals for local MCMC in disc
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
@@ -180,6 +181,14 @@ class InformedKernel(MetropolisKernel):
 
     def start(self, draws: Draws) -> Tensor:
         return uniformly_built(self.environment, draws)
+
+    def cache_tensors(self, cache: Any) -> dict[str, Tensor]:
+        if not isinstance(cache, View) or cache.seen_by is not self.surroundings:
+            return {}
+        return {name: value for name, value in cache._asdict().items() if name != "seen_by"}
+
+    def cache_from(self, tensors: Mapping[str, Tensor]) -> View | None:
+        return View(self.surroundings, **tensors) if tensors else None
 
     @torch.no_grad()
     def step(self, draws: Draws, state: State) -> tuple[State, Info]:

@@ -18,8 +18,9 @@ References: Geyer 1991, "Markov chain Monte Carlo maximum likelihood"; Syed, Bou
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
@@ -30,6 +31,7 @@ from gfnmc.core.errors import CapabilityError, NonFiniteEnergyError, ObjectError
 from gfnmc.kernels.base import CALLS, Info, Kernel, Reach, Reason, State
 from gfnmc.kernels.replicas import Replicas, TemperingCache, next_legs, rungs_before
 from gfnmc.targets.base import check_objects, checked_log_prob
+from gfnmc.targets.nonfinite import rows_per_chain
 
 
 class ParallelTempering(Kernel):
@@ -127,6 +129,12 @@ class ParallelTempering(Kernel):
     def refresh(self, state: State) -> State:
         """Return the state after something outside changed the objects or the target; the accounts begin anew."""
         return self.init(self.replicas(state).position)
+
+    def cache_tensors(self, cache: Any) -> dict[str, Tensor]:
+        return {} if cache is None else cache._asdict()
+
+    def cache_from(self, tensors: Mapping[str, Tensor]) -> TemperingCache | None:
+        return TemperingCache(**tensors) if tensors else None
 
     def replicas(self, state: State) -> Replicas:
         """Return all replicas of the chains, such as seeds of a trainer at every temperature."""
@@ -231,7 +239,8 @@ class ParallelTempering(Kernel):
     def _naming_chains(self) -> Iterator[None]:
         """Let an error name the chain, not the row among all replicas."""
         try:
-            yield
+            with rows_per_chain(self._num_rungs):
+                yield
         except NonFiniteEnergyError as error:
             error.row, rung = divmod(error.row, self._num_rungs)
             error.add_note(

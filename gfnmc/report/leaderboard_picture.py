@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from gfnmc.report import format as fmt
 from gfnmc.report import style
-from gfnmc.report.html import Picture
+from gfnmc.report.gallery import Picture
 from gfnmc.report.leaderboard import KINDS, kind_index
 from gfnmc.report.leaderboard_columns import rate
 

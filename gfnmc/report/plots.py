@@ -20,7 +20,7 @@ from gfnmc.report import format as fmt
 from gfnmc.report import style
 from gfnmc.report.style import Document
 
-_MOST_TRACES, _MOST_RASTER_ROWS, _MOST_STATISTICS, _MOST_MODE_LABELS = 4, 12, 12, 6
+_MOST_TRACES, _MOST_RASTER_ROWS, _MOST_MODE_LABELS = 4, 12, 6
 
 
 @style.styled
@@ -125,38 +125,6 @@ def acceptance(document: Document) -> Figure:
     axes.set_xlabel("steps taken back")
     axes.set_ylabel("accepted")
     style.legend(figure, document, only=tuple(rates))
-    return figure
-
-
-@style.styled
-def ess_rates(document: Document) -> Figure:
-    """Draw the effective sample size of each statistic per 1,000 target calls of sampling.
-
-    Args:
-        document: The comparison as data.
-
-    Returns:
-        Bars on a log scale, the worst statistics first. A statistic that never moved has no bar but says so.
-    """
-    names = _worst_statistics(document)
-    samplers = document["samplers"]
-    rates = [_rates(sampler) for sampler in samplers]
-    figure, axes = style.figure(0.95 + max(1.2, len(names) * (0.24 + 0.2 * len(samplers))))
-    low, high = _decades([value for rate in rates for value in rate.values() if value])
-    height = 0.8 / max(len(samplers), 1)
-    for index, rate in enumerate(rates):
-        for slot, name in enumerate(names):
-            place = slot + (index - (len(samplers) - 1) / 2) * height
-            _draw_rate(axes, place, height, rate.get(name, math.nan), low, style.colour(index))
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
-    style.log_ticks(axes)
-    axes.set_yticks(range(len(names)), [style.label(name, 18) for name in names])
-    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-    axes.set_xlabel("bulk ESS per 1,000 target calls")
-    style.legend(figure, document)
     return figure
 
 
@@ -274,16 +242,6 @@ def _draw_raster(axes: Axes, sampler: Mapping[str, Any], colours: Sequence[str])
         spine.set_visible(False)
 
 
-def _draw_rate(axes: Axes, place: float, height: float, rate: float | None, low: float, colour: str) -> None:
-    """Draw one bar; a rate of None never moved and gets words, NaN is a sampler without the statistic."""
-    if rate is None:
-        axes.plot(low, place, marker="x", color=colour, markersize=6, markeredgewidth=1.8, clip_on=False, zorder=3)
-        axes.annotate(fmt.DID_NOT_MOVE, (low, place), xytext=(8, 0), textcoords="offset points", va="center",
-                      fontsize=9, color=style.INK)  # fmt: skip
-    elif rate > 0:
-        axes.barh(place, rate - low, height * 0.92, left=low, color=colour)
-
-
 def _discovery_line(sampler: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     """Return the step line's corners, from no mode found to the end of the budget; a log axis has no zero."""
     curve, cost = sampler["curves"]["discovery"], sampler["cost"]
@@ -292,27 +250,3 @@ def _discovery_line(sampler: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     end = max(curve["calls"][-1], cost["training"]["target_calls"] + cost["sampling"]["target_calls"])
     calls = [max(1, call) for call in (curve["calls"][0], *curve["calls"], end)]
     return calls, [0, *curve["modes_found"], curve["modes_found"][-1]]
-
-
-def _rates(sampler: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return each statistic's bulk ESS per 1,000 target calls of sampling; None where it never moved."""
-    calls = sampler["cost"]["sampling"]["target_calls"]
-    found = ((statistic["name"], fmt.to_float(statistic["ess_bulk"])) for statistic in sampler["statistics"])
-    return {name: None if ess is None else 1000 * ess / calls if calls else math.nan for name, ess in found}
-
-
-def _worst_statistics(document: Document) -> list[str]:
-    """Return the statistics to draw: those that some sampler knows least about, in the document's order."""
-    worst: dict[str, float] = {}
-    for sampler in document["samplers"]:
-        for statistic in sampler["statistics"]:
-            ess = fmt.to_float(statistic["ess_bulk"]) or 0.0
-            worst[statistic["name"]] = min(ess, worst.get(statistic["name"], math.inf))
-    kept = sorted(worst, key=worst.__getitem__)[:_MOST_STATISTICS]
-    return [name for name in worst if name in kept]
-
-
-def _decades(values: Sequence[float]) -> tuple[float, float]:
-    """Return the powers of ten around some positive values, with room below the smallest for its bar."""
-    finite = [value for value in values if value > 0 and math.isfinite(value)] or [1.0]
-    return 10.0 ** math.floor(math.log10(min(finite)) - 0.3), 10.0 ** math.ceil(math.log10(max(finite)) + 0.02)

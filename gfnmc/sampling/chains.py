@@ -4,10 +4,11 @@ import contextlib
 import json
 import os
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ from gfnmc.core.cost import Cost
 from gfnmc.core.errors import StorageError
 from gfnmc.core.storage import check_writable
 from gfnmc.kernels.base import Kernel
+from gfnmc.sampling.summary import chains_summary
 from gfnmc.targets.base import Target
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
     """The draws of one phase, chains first.
+
+    Those of a run directory are read when they are first asked for (`Record.stored`).
 
     Attributes:
         position: Objects.
@@ -38,6 +42,27 @@ class Record:
     log_prob: Float64[Tensor, "chains draws"]
     stats: dict[str, Shaped[Tensor, "chains draws"]]
     seconds: Float64[Tensor, " draws"]
+
+    @classmethod
+    def stored(cls, load: Callable[[str], Any]) -> "Record":
+        """Return draws that are elsewhere.
+
+        Args:
+            load: Returns the value of an attribute, by its name; asked once for each.
+        """
+        record = object.__new__(cls)
+        object.__setattr__(record, "_load", load)
+        return record
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Python asks here for what has not been set yet.
+            if name not in ("position", "log_prob", "stats", "seconds") or "_load" not in self.__dict__:
+                raise AttributeError(f"a record has no {name!r}")
+            value = self.__dict__["_load"](name)
+            object.__setattr__(self, name, value)
+            return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +79,7 @@ class Chains:
         training_cost: What training the kernel's proposal cost.
         sampling_cost: What the chains cost, start and warm-up included.
         adapted_kernel: What the warm-up made of the kernel, and the kept draws come from, where it was asked to adapt.
+        remarks: What else a reader must know of the run, by name; they go to ArviZ as attributes.
     """
 
     target: Target
@@ -65,6 +91,7 @@ class Chains:
     training_cost: Cost
     sampling_cost: Cost
     adapted_kernel: Kernel | None = None
+    remarks: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def num_chains(self) -> int:
@@ -90,6 +117,15 @@ class Chains:
     def cost(self) -> Cost:
         """Training and sampling together."""
         return self.training_cost + self.sampling_cost
+
+    @cached_property
+    def nonfinite_count(self) -> Int64[Tensor, " chains"]:
+        """How many log-densities of each chain were NaN or +inf and taken for -inf, warm-up included.
+
+        Always 0 with `sample(on_nonfinite="raise")`, where the first of them ends the run.
+        """
+        phases = (record.stats["nonfinite"] for record in (self.warmup, self.samples) if "nonfinite" in record.stats)
+        return sum((counts.sum(1) for counts in phases), torch.zeros(self.num_chains, dtype=torch.int64))
 
     @cached_property
     def statistics(self) -> dict[str, Float64[np.ndarray, "chains draws"]]:
@@ -160,6 +196,13 @@ class Chains:
             with contextlib.suppress(OSError):
                 os.unlink(part)
 
+    def __repr__(self) -> str:
+        return chains_summary(self).text()
+
+    def _repr_html_(self) -> str:
+        """Show the chains in a notebook."""
+        return chains_summary(self).html()
+
     def _posterior(self, record: Record) -> dict[str, np.ndarray]:
         variables = {"x": _without_bool(record.position.numpy())}
         mode = self.mode_ids(record)
@@ -193,6 +236,8 @@ class Chains:
             "sampling_time": self.sampling_cost.seconds,
             "training_cost": json.dumps(asdict(self.training_cost)),
             "sampling_cost": json.dumps(asdict(self.sampling_cost)),
+            "nonfinite_count": int(self.nonfinite_count.sum()),
+            **self.remarks,
         }
 
 

@@ -22,6 +22,7 @@ from gfnmc.targets.checks import (
     checked_event_shape,
     checked_log_densities,
 )
+from gfnmc.targets.nonfinite import rejected_if_asked
 from gfnmc.targets.solution import ExactSolution, ModeSet
 
 __all__ = [
@@ -220,9 +221,9 @@ def checked_log_prob(
 
     Raises:
         EnergyError: If the result is not a `(batch,)` float64 tensor.
-        NonFiniteEnergyError: If a value is NaN or +inf.
+        NonFiniteEnergyError: If a value is NaN or +inf, unless a run asks to count those (`targets.nonfinite`).
     """
-    return checked_log_densities(target.log_prob(x), f"{target.name}.log_prob", x, rows)
+    return checked_log_densities(rejected_if_asked(target.log_prob(x), rows), f"{target.name}.log_prob", x, rows)
 
 
 def checked_estimate(
@@ -241,7 +242,7 @@ def checked_estimate(
 
     Raises:
         EnergyError: If the result is not a `(batch,)` float64 tensor.
-        NonFiniteEnergyError: If a value is NaN or +inf.
+        NonFiniteEnergyError: If a value is NaN or +inf, unless a run asks to count those (`targets.nonfinite`).
         OptionError: If there is not one row of draws an object.
     """
     if not target.is_noisy:
@@ -250,7 +251,8 @@ def checked_estimate(
         draws = draws.for_rows(rows)
     if draws.num_rows != len(x):
         raise OptionError(f"draws of {draws.num_rows} rows for {len(x)} objects; give one row an object")
-    return checked_log_densities(target.estimate_log_prob(x, draws), f"{target.name}.estimate_log_prob", x, rows)
+    estimate = rejected_if_asked(target.estimate_log_prob(x, draws), rows)
+    return checked_log_densities(estimate, f"{target.name}.estimate_log_prob", x, rows)
 
 
 def check_usable(target: Target) -> None:

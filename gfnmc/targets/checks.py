@@ -61,6 +61,7 @@ def checked_log_densities(
             "a log-density is finite, or -inf where an object is impossible",
             row=called,
             value=float(value[row]),
+            state=x[row].tolist(),
         )
     return value
 

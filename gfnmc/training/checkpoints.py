@@ -1,6 +1,7 @@
 """Checkpoints and saved pairs: one safetensors file each, with JSON in its header. Loading runs no code."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from gfnmc.core.cost import Cost
 from gfnmc.core.errors import OptionError, StorageError
+from gfnmc.core.foreign import foreign_content
 from gfnmc.core.storage import write_atomically
+from gfnmc.diagnostics.quality import PairQuality
 from gfnmc.environments.base import Direction, DiscreteEnvironment
 from gfnmc.policies.kinds import build_flow, build_policy, describe_flow, describe_policy
 from gfnmc.policies.log_partition import LogPartition
 from gfnmc.policies.pair import GFlowNet
+from gfnmc.policies.weights import at_most
 
 _CHECKPOINT = "gfnmc.checkpoint/2"
 _PAIR = "gfnmc.pair/2"
@@ -66,8 +70,11 @@ def read_checkpoint(path: FilePath) -> Checkpoint:
         StorageError: If the file cannot be read or is not a checkpoint.
     """
     header, tensors = _read(path, _CHECKPOINT)
-    cost = Cost(**header.pop("cost"))
-    return Checkpoint(**header, cost=cost, tensors=tensors)
+    with foreign_content(path, "a checkpoint"):
+        cost = cost_of(header.pop("cost"))
+        checkpoint = Checkpoint(**header, cost=cost, tensors=tensors)
+        _check_types(checkpoint)
+    return checkpoint
 
 
 def save_pair(pair: GFlowNet, path: str | FilePath) -> None:
@@ -103,6 +110,50 @@ def load_pair(path: str | FilePath, environment: DiscreteEnvironment) -> GFlowNe
         OptionError: If it was trained on another environment.
     """
     header, tensors = _read(FilePath(path), _PAIR, *_OLDER_PAIRS)
+    with foreign_content(path, "a pair"), at_most(num_elements(tensors)):
+        return _pair_of(path, header, tensors, environment)
+
+
+def read_training_report(path: str | FilePath) -> dict[str, Any] | None:
+    """Return what training recorded of a saved pair, as plain data; None where it is not known.
+
+    Raises:
+        StorageError: If the file cannot be read or is not a pair.
+    """
+    header, _ = _read(FilePath(path), _PAIR, *_OLDER_PAIRS)
+    with foreign_content(path, "a pair"):
+        return _checked_report(header.get("training_report"))
+
+
+def num_elements(tensors: Mapping[str, Tensor]) -> int:
+    """Return the numbers that some tensors hold together."""
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def cost_of(figures: Mapping[str, int | float]) -> Cost:
+    """Return a cost from plain data.
+
+    Raises:
+        TypeError: If it is of other figures, or they are no numbers.
+    """
+    for name, figure in figures.items():
+        if isinstance(figure, bool) or not isinstance(figure, int | float):
+            raise TypeError(f"a cost of {figure!r} {name} is no number")
+    return Cost(**figures)  # type: ignore[arg-type]
+
+
+def _check_types(checkpoint: Checkpoint) -> None:
+    """Raise TypeError where a figure of a checkpoint is of another type than its name says."""
+    for name, kind in {"target_name": str, "config": dict, "seed": int, "progress": dict, "num_added": int}.items():
+        if not isinstance(getattr(checkpoint, name), kind):
+            raise TypeError(f"{name} is {getattr(checkpoint, name)!r}")
+    if not isinstance(checkpoint.seeds, dict | None):
+        raise TypeError(f"seeds is {checkpoint.seeds!r}")
+
+
+def _pair_of(
+    path: str | FilePath, header: dict[str, Any], tensors: dict[str, Tensor], environment: DiscreteEnvironment
+) -> GFlowNet:
     # As the file holds it: JSON makes lists of tuples.
     found = json.loads(json.dumps(environment.describe()))
     if found != header["environment"]:
@@ -117,18 +168,37 @@ def load_pair(path: str | FilePath, environment: DiscreteEnvironment) -> GFlowNe
         log_flow=None if flow is None else build_flow(flow, environment),
         condition_names=header.get("condition_names", ()),
         log_partition=None if partition is None else LogPartition(**partition),
-        training_cost=Cost(**header["cost"]),
+        training_cost=cost_of(header["cost"]),
     )
-    pair.training_report = header.get("training_report")
+    pair.training_report = _checked_report(header.get("training_report"))
     for name, part in _parts(pair).items():
         weights = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
         try:
             part.load_state_dict(weights)
         except RuntimeError as error:
+            misfit = " ".join(str(error).split())
             raise OptionError(
-                f"the weights of {name} in {path} do not fit the network on this environment: {error}"
+                f"the weights of {name} in {path} do not fit the network on this environment: {misfit}"
             ) from error
     return pair.frozen()
+
+
+def _checked_report(report: Any) -> dict[str, Any] | None:
+    """Return what training recorded, as reports show it.
+
+    Raises:
+        LookupError: If a part is missing.
+        TypeError: If a part is of another type.
+    """
+    if report is None:
+        return None
+    kinds = {"target": str, "seed": int, "config": dict, "num_steps": int, "qualities": list, "history": dict}
+    for name, kind in kinds.items():
+        if not isinstance(report[name], kind):
+            raise TypeError(f"{name} of its training report is a {type(report[name]).__name__}")
+    for look in (report["quality"], *report["qualities"]):
+        PairQuality.from_dict({key: value for key, value in look.items() if key != "step"})
+    return report
 
 
 def _parts(pair: GFlowNet) -> dict[str, torch.nn.Module]:
@@ -161,4 +231,8 @@ def _read(path: FilePath, schema: str, *older: str) -> tuple[dict[str, Any], dic
         raise StorageError(f"cannot read {path}: {error}") from error
     if metadata.get("schema") not in (schema, *older):
         raise StorageError(f"{path} is not a {schema} file, but {metadata.get('schema', 'something else')}")
-    return json.loads(metadata["header"]), tensors
+    with foreign_content(path, f"a {schema} file"):
+        header = json.loads(metadata["header"])
+        if not isinstance(header, dict):
+            raise TypeError(f"its header is a {type(header).__name__}")
+        return header, tensors

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -31,6 +32,7 @@ from gfnmc.training.replay import ReplayBuffer
 from gfnmc.training.schedule import annealed_power, learning_rate_factor, raised_power
 from gfnmc.training.seeds import seeds_for
 from gfnmc.training.sources import Drawn, Sources
+from gfnmc.training.summary import training_summary
 
 logger = logging.getLogger("gfnmc")
 
@@ -55,6 +57,13 @@ class TrainingResult:
     quality: PairQuality
     qualities: list[dict[str, Any]]
     cost: Cost
+
+    def __repr__(self) -> str:
+        return training_summary(self).text()
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook."""
+        return training_summary(self).html()
 
 
 @dataclass(eq=False)
@@ -141,7 +150,7 @@ class Run:
         """Take all steps that are left."""
         config, at = self.config, self.at
         quality: PairQuality | None = None
-        with progress("training", config.total_steps, progress_bar=progress_bar) as shown:
+        with progress("training", config.total_steps, progress_bar=progress_bar, done=at.step) as shown:
             while not self._is_done():
                 begun = time.perf_counter()
                 loss = self._train_step(checkpoint)
@@ -153,7 +162,7 @@ class Run:
                 self.cost += Cost(seconds=time.perf_counter() - begun)
                 if checkpoint is not None and (at.step % config.checkpoint_every == 0 or self._is_done()):
                     write_checkpoint(checkpoint, self.snapshot())
-                shown.update(at.step, loss=loss, log_z=self.pair.log_z_weight.item(), **_shown(quality))
+                shown.update(at.step, partial(self._shown, loss, quality))
         if quality is None:
             quality = PairQuality.from_dict({key: value for key, value in at.qualities[-1].items() if key != "step"})
         if quality.warning is not None:
@@ -341,6 +350,20 @@ class Run:
             "learning_rate or max_grad_norm, and see that P_F and P_B allow every path"
         )
 
+    def _shown(self, loss: float, quality: PairQuality | None) -> dict[str, float | str]:
+        """Return what progress shows."""
+        figures: dict[str, float | str] = {"loss": loss, "log_z": self.pair.log_z_weight.item()}
+        if quality is None:
+            return figures
+        figures |= {"acceptance": quality.acceptance, "ess": quality.ess_fraction}
+        if quality.elbo is not None:
+            figures["elbo"] = quality.elbo
+        if quality.eubo is not None:
+            figures["eubo"] = quality.eubo
+        if quality.warning is not None:
+            figures["warning"] = "collapsed"
+        return figures
+
     def _tensors(self) -> dict[str, Tensor]:
         """Return every tensor of the run by name; writing to them restores it."""
         buffer = self.sources.buffer
@@ -359,19 +382,6 @@ def _last_good(checkpoint: FilePath | None) -> str:
     if checkpoint is None:
         return "no checkpoint was asked for"
     return f"{checkpoint} holds the last good checkpoint" if checkpoint.exists() else "no checkpoint was written yet"
-
-
-def _shown(quality: PairQuality | None) -> dict[str, float | str]:
-    if quality is None:
-        return {}
-    figures: dict[str, float | str] = {"acceptance": quality.acceptance, "ess": quality.ess_fraction}
-    if quality.elbo is not None:
-        figures["elbo"] = quality.elbo
-    if quality.eubo is not None:
-        figures["eubo"] = quality.eubo
-    if quality.warning is not None:
-        figures["warning"] = "collapsed"
-    return figures
 
 
 def _alike(name: str, here: dict[str, Tensor], there: dict[str, Tensor]) -> bool:

@@ -6,13 +6,15 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from gfnmc.core.errors import OptionError
+from gfnmc.core.foreign import foreign_content
 from gfnmc.core.storage import check_writable
 from gfnmc.core.threads import thread_limit
 from gfnmc.environments.base import DiscreteEnvironment
 from gfnmc.policies.pair import GFlowNet
+from gfnmc.policies.weights import at_most
 from gfnmc.targets.base import Target
 from gfnmc.targets.conditional import ConditionalTarget
-from gfnmc.training.checkpoints import read_checkpoint
+from gfnmc.training.checkpoints import num_elements, read_checkpoint
 from gfnmc.training.config import TrainingConfig
 from gfnmc.training.run import Run, TrainingResult
 
@@ -95,7 +97,13 @@ def resume_training(
     if saved.target_name != target.name:
         raise OptionError(f"{path} was trained for {saved.target_name}, not for {target.name}")
     with thread_limit(num_threads):
-        run = Run(environment, target, TrainingConfig.from_dict(saved.config), pair, objects, saved.seed)
-        run.restore(saved)
+        with foreign_content(path, "a checkpoint"):
+            config = TrainingConfig.from_dict(saved.config)
+            if config.num_steps is None:
+                raise TypeError("num_steps is not settled")
+        with at_most(num_elements(saved.tensors)):
+            run = Run(environment, target, config, pair, objects, saved.seed)
+        with foreign_content(path, "a checkpoint"):
+            run.restore(saved)
         check_writable(path)
         return run.finish(path, progress_bar)

@@ -21,7 +21,8 @@ def test_none_is_forgotten() -> None:
     raised = {
         error for error in vars(errors).values() if isinstance(error, type) and error.__module__ == errors.__name__
     }
-    assert raised == {*BUILTIN, errors.GfnmcError, errors.NonFiniteEnergyError}
+    with_details = {errors.NonFiniteEnergyError, errors.DamageError, errors.MismatchError}
+    assert raised == {*BUILTIN, errors.GfnmcError, *with_details}
 
 
 @pytest.mark.parametrize("error", BUILTIN, ids=lambda error: error.__name__)
@@ -36,3 +37,10 @@ def test_an_energy_that_is_not_finite_says_where() -> None:
     error = errors.NonFiniteEnergyError("chain 3", row=3, value=float("inf"), step=7)
     assert isinstance(error, errors.EnergyError)
     assert (error.row, error.value, error.step, str(error)) == (3, float("inf"), 7, "chain 3")
+
+
+def test_errors_of_runs_say_what() -> None:
+    damage = errors.DamageError("a block is damaged", part="block 3")
+    assert isinstance(damage, errors.StorageError) and (damage.part, str(damage)) == ("block 3", "a block is damaged")
+    mismatch = errors.MismatchError("other versions", mismatches={"torch": ("1", "2")})
+    assert isinstance(mismatch, ValueError) and mismatch.mismatches == {"torch": ("1", "2")}

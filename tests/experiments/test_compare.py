@@ -207,7 +207,8 @@ def test_given_starts_and_samplers_own_starts() -> None:
 def test_the_document_has_every_figure(comparison: Comparison) -> None:
     document = comparison.document
     assert document["schema"] == "gfnmc.comparison/1"
-    assert set(document) == {"schema", "title", "created_at", "command", "target", "setup", "verdict", "samplers"}
+    heads = {"schema", "title", "created_at", "command", "target", "setup"}
+    assert set(document) == heads | {"verdict", "bought", "cautions", "worth", "samplers"}
     assert document["title"] == document["target"]["name"] == "ising-2x2"
     assert document["command"] == "compare"
     assert document["target"]["num_states"] == 16

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gfnmc.core.errors import OptionError
-from gfnmc.report import render
+from gfnmc.report import gallery, render
+from gfnmc.report import html as html_module
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -84,6 +85,24 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
 
 
+@pytest.fixture
+def real_pictures() -> None:
+    """Have the pictures drawn."""
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put one small image in the place of every picture; how they are drawn is tested in test_plots.py."""
+    if "real_pictures" in request.fixturenames:
+        return
+
+    def picture_of(draw: object, document: object, title: str, caption: str, alternative: str) -> gallery.Picture:
+        return gallery.Picture(title, caption, alternative, base64.b64encode(b"\x89PNG").decode())
+
+    for module in (gallery, html_module):
+        monkeypatch.setattr(module, "picture_of", picture_of)
+
+
 @pytest.fixture(scope="module", params=HOSTILE)
 def hostile_string(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -118,9 +137,10 @@ def test_nothing_is_fetched_and_nothing_runs(document: dict[str, Any]) -> None:
     assert any("default-src 'none'" in content for content in page.attributes("content"))
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_images_are_pngs_with_words_for_them(document: dict[str, Any]) -> None:
     images = [attributes for tag, attributes in _Page(render(document)).elements if tag == "img"]
-    assert len(images) == 5
+    assert len(images) == 10
     for attributes in images:
         data = (attributes["src"] or "").removeprefix("data:image/png;base64,")
         assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
@@ -129,7 +149,17 @@ def test_images_are_pngs_with_words_for_them(document: dict[str, Any]) -> None:
 
 def test_the_verdict_comes_first_and_every_number_is_there(document: dict[str, Any]) -> None:
     text = " ".join("".join(_Page(render(document)).text).split())
-    places = [text.index(words) for words in (document["verdict"][0], "Comparison", "Pictures", "Provenance")]
+    places = [
+        text.index(words)
+        for words in (
+            document["verdict"][0],
+            "What the proposal bought",
+            "When not to trust this",
+            "Comparison",
+            "Pictures",
+            "Provenance",
+        )
+    ]
     assert places == sorted(places)
     for words in (*_texts(document["setup"]), document["command"], "0.4967 ± 0.0021", "did not move", "154 M"):
         assert words in text
@@ -162,6 +192,7 @@ def test_other_numbers_of_samplers(document_of: Callable[[int, int], dict[str, A
     assert sum("card" in value.split() for value in page.attributes("class")) == num_samplers
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_equal_documents_give_equal_pages(document: dict[str, Any]) -> None:
     assert render(document) == render(document)
 

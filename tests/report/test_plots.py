@@ -10,9 +10,23 @@ import matplotlib.image
 import pytest
 from matplotlib.figure import Figure
 
-from gfnmc.report import plots, style
+from gfnmc.report import cost_pictures, mixing_pictures, plots, style
 
-PICTURES = (plots.discovery, plots.masses, plots.traces, plots.acceptance, plots.ess_rates, plots.hero)
+PICTURES = (
+    plots.discovery,
+    plots.masses,
+    plots.traces,
+    plots.acceptance,
+    cost_pictures.ess_rates,
+    plots.hero,
+)
+# They share their parts with the pictures above, so that fewer cases will do.
+OTHERS = (
+    cost_pictures.cost_split,
+    cost_pictures.break_even,
+    mixing_pictures.transitions,
+    mixing_pictures.ranks,
+)
 
 
 def _words(figure: Figure) -> list[str]:
@@ -31,13 +45,13 @@ def test_every_picture_draws(
 
 def test_ten_samplers_with_long_names_leave_room_for_the_picture(document: dict[str, Any]) -> None:
     document["samplers"] = [{**document["samplers"][0], "name": f"sampler {i} " + "long " * 9} for i in range(10)]
-    for picture in PICTURES:
+    for picture in (*PICTURES, *OTHERS):
         figure = picture(document)
         style.png(figure)
         assert min(axes.get_position().height for axes in figure.axes) * figure.get_figheight() > 0.5
 
 
-@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize("picture", [*PICTURES, *OTHERS])
 def test_pictures_draw_without_modes_curves_and_exact_values(
     document: dict[str, Any], picture: Callable[[Any], Figure]
 ) -> None:
@@ -65,7 +79,7 @@ def test_unknown_masses_and_odd_values_draw(document: dict[str, Any]) -> None:
 
 
 def test_a_statistic_that_never_moved_has_words_and_no_bar(document: dict[str, Any]) -> None:
-    axes = plots.ess_rates(document).axes[0]
+    axes = cost_pictures.ess_rates(document).axes[0]
     assert [text.get_text() for text in axes.texts] == ["did not move"]
     assert len(axes.patches) == 5
 
@@ -103,6 +117,18 @@ def test_names_are_words_and_not_mathematics(document: dict[str, Any], name: str
         mode["name"] = name
     for picture in PICTURES:
         style.png(picture(document))
+
+
+@pytest.mark.parametrize("picture", OTHERS)
+def test_no_name_is_mathematics_in_the_other_pictures(
+    document: dict[str, Any], picture: Callable[[Any], Figure]
+) -> None:
+    for sampler in document["samplers"]:
+        sampler["name"] = r"$\frac{$"
+        sampler["curves"]["mixing"]["ranks"]["statistic"] = "_^{$"
+    for mode in document["target"]["modes"]:
+        mode["name"] = "a\x00b$"
+    style.png(picture(document))
 
 
 def test_dollars_are_drawn_as_they_are(document: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from gfnmc.policies import GFlowNet, Path
 from gfnmc.sampling import Budget, Chains, Record, loop, sample
 from gfnmc.targets import HyperGrid as HyperGridTarget
 from gfnmc.targets import Ising, Target, from_function
+from tests.sampling.cases import assert_same_draws, part
 from tests.support import CountingTarget, Stairs, chi_square, is_identical, network_pair, random_pair, stairs_target
 
 GRID, GRID_TARGET = HyperGrid(2, 8), HyperGridTarget(2, 8)
@@ -55,21 +56,6 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
         [IndependenceMH(random_pair(GRID), GRID_TARGET), RandomWalk(GRID, GRID_TARGET)]
     ),
 }
-
-
-def assert_same_draws(a: Record, b: Record) -> None:
-    """Bit for bit: objects, densities and everything the kernel said, clocks aside."""
-    assert is_identical(a.position, b.position)
-    assert is_identical(a.log_prob, b.log_prob)
-    assert a.stats.keys() == b.stats.keys()
-    for name, value in a.stats.items():
-        assert is_identical(value, b.stats[name]), name
-
-
-def part(record: Record, *, chains: slice = slice(None), draws: slice = slice(None)) -> Record:
-    """Some chains and some draws of a record."""
-    stats = {name: value[chains, draws] for name, value in record.stats.items()}
-    return Record(record.position[chains, draws], record.log_prob[chains, draws], stats, record.seconds[draws])
 
 
 @pytest.mark.parametrize("name", KERNELS)
