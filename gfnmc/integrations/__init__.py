@@ -1,0 +1,1 @@
+"""Other people's frameworks, one a file, each imported only when it is asked for."""
