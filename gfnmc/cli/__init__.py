@@ -1,4 +1,4 @@
-"""The command line: `gfnmc targets | train | sample | compare | benchmark | check`."""
+"""The command line: `gfnmc targets | train | sample | resume | compare | report | benchmark | check`."""
 
 from gfnmc.cli.main import main
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from gfnmc.cli import options
+from gfnmc.cli.output import Output
 from gfnmc.core.errors import OptionError
 
 
@@ -28,7 +30,8 @@ from gfnmc.core.errors import OptionError
 @click.option("--chains", type=click.IntRange(min=2), help="Chains side by side; the suite's.")
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps; set with the target by default.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run; go on with the same.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Torch threads.")
+@options.threads
+@options.json_file
 @click.pass_context
 def benchmark(
     ctx: click.Context,
@@ -43,6 +46,7 @@ def benchmark(
     steps: int | None,
     out: Path,
     threads: int,
+    json_file: Path | None,
 ) -> None:
     """Run every sampler of a suite on every target, at equal budgets, training charged.
 
@@ -54,19 +58,20 @@ def benchmark(
     from gfnmc.experiments.suites import budget_in_words, find_suite
     from gfnmc.report.leaderboard import save_leaderboard
 
+    output = Output(json_file)
     chosen = find_suite(suite)
     problems = [find_problem(name) for name in targets or chosen.targets]
     samplers = [find_sampler(name) for name in kernels or chosen.samplers]
     if budget is None and all(sampler.name != DEFAULT for sampler in samplers):
         samplers.insert(0, find_sampler(DEFAULT))
-    options: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "budget": budget,
         "seconds": seconds,
         "num_samples": samples,
         "num_chains": chains,
         "training_steps": steps,
     }
-    plan = replace(chosen.plan, **{name: value for name, value in options.items() if value is not None})
+    plan = replace(chosen.plan, **{name: value for name, value in changes.items() if value is not None})
     if len({problem.name for problem in problems}) < len(problems):
         raise OptionError("a target is named twice; name each once")
     cells = run_benchmark(
@@ -77,7 +82,7 @@ def benchmark(
         seeds=range(chosen.num_seeds if seeds is None else seeds),
         starts=chosen.starts,
         num_threads=threads,
-        report=click.echo,
+        report=output.say,
     )
     document = leaderboard(
         cells,
@@ -87,8 +92,9 @@ def benchmark(
         command=shlex.join(["gfnmc", *sys.argv[1:]]),
     )
     for line in document["verdict"]:
-        click.echo(line)
+        output.say(line)
     for path in save_leaderboard(document, out):
-        click.echo(f"wrote {path}")
+        output.say(f"wrote {path}")
+    output.figures(document)
     lead = [row for target in document["targets"] for row in target["rows"] if row["sampler"] == DEFAULT]
     ctx.exit(0 if all(row["status"] == "ok" for row in lead) else 1)

@@ -1,5 +1,6 @@
 """What a computation cost, in units that do not depend on the machine, and in seconds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -20,6 +21,18 @@ class Cost:
     seconds: float = 0.0
     delta_calls: int = 0
     gradient_calls: int = 0
+
+    @classmethod
+    def from_dict(cls, figures: Mapping[str, int | float]) -> "Cost":
+        """Return a cost from plain data.
+
+        Raises:
+            TypeError: If it is of other figures, or they are no numbers.
+        """
+        for name, figure in figures.items():
+            if isinstance(figure, bool) or not isinstance(figure, int | float):
+                raise TypeError(f"a cost of {figure!r} {name} is no number")
+        return cls(**figures)  # type: ignore[arg-type]
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(

@@ -4,9 +4,9 @@ Files of gfnmc hold numbers, JSON and names, and nothing that is run. What is re
 written it; where that fails, the file is to blame.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from gfnmc.core.errors import GfnmcError, StorageError
 
@@ -25,7 +25,7 @@ _MOST_WORDS = 200
 
 
 @contextmanager
-def foreign_content(path: str | Path, what: str) -> Iterator[None]:
+def foreign_content(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Blame a file for what fails while its content is used.
 
     Args:

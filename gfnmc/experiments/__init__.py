@@ -7,6 +7,7 @@ from gfnmc.experiments.own_model import Model, load_model
 from gfnmc.experiments.problems import PROBLEMS, Problem, find_problem
 from gfnmc.experiments.runs import kernel_of_run, load_run
 from gfnmc.experiments.samplers import SAMPLERS, Sampler, find_sampler
+from gfnmc.experiments.stored import compare_runs
 from gfnmc.experiments.suites import SUITES, Suite, find_suite
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Sampler",
     "Suite",
     "compare",
+    "compare_runs",
     "find_problem",
     "find_sampler",
     "find_suite",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gfnmc.core.errors import MismatchError, OptionError
+from gfnmc.core.foreign import foreign_content
 from gfnmc.experiments.own_model import is_reference
 from gfnmc.experiments.problems import PROBLEMS, Problem, find_problem
 from gfnmc.kernels import Kernel
@@ -56,7 +57,9 @@ def kernel_of_run(path: str | os.PathLike[str], target: str | None = None) -> Ke
     """
     place = Path(path)
     manifest = read_manifest(place)
-    if PAIR not in manifest["files"]:
+    with foreign_content(path, "a run directory"):
+        has_pair = PAIR in manifest["files"]
+    if not has_pair:
         raise OptionError(f"the run in {path} was not made by `gfnmc sample`; go on with it by gfnmc.resume")
     problem = _problem_of(path, manifest) if target is None else find_problem(target)
     energy = problem.target()
@@ -65,7 +68,8 @@ def kernel_of_run(path: str | os.PathLike[str], target: str | None = None) -> Ke
 
 
 def _problem_of(path: str | os.PathLike[str], manifest: dict[str, Any]) -> Problem:
-    name = manifest["problem"] or manifest["made_by"]["target"]["name"]
+    with foreign_content(path, "a run directory"):
+        name = str(manifest["problem"] or manifest["made_by"]["target"]["name"])
     if name in PROBLEMS:
         return PROBLEMS[name]
     if is_reference(name):

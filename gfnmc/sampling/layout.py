@@ -59,6 +59,9 @@ class Commit:
 
     def __post_init__(self) -> None:
         # It is read, and removed once there is another; so it must not lead out of the directory.
+        counts = (self.num_samples, self.log_bytes, self.step, *(self.num_draws[phase] for phase in PHASES))
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise DamageError(f"{COMMIT} counts in something else than numbers: {counts}", part=COMMIT)
         if not re.fullmatch(r"start\.safetensors|state-\d+\.safetensors", self.state):
             raise DamageError(f"{COMMIT} names {self.state!r} as the state of the kernel", part=COMMIT)
 
@@ -130,7 +133,7 @@ def read_commit(path: Path) -> Commit:
     content = read_sealed(path / COMMIT)
     try:
         return Commit(**content)
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise DamageError(f"{COMMIT} in {path} is not of this version of gfnmc: {error}", part=COMMIT) from error
 
 

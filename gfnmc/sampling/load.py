@@ -8,6 +8,7 @@ import torch
 
 from gfnmc.core.cost import Cost
 from gfnmc.core.errors import DamageError, MismatchError, OptionError
+from gfnmc.core.foreign import foreign_content
 from gfnmc.sampling.arrays import PHASES, DrawArrays
 from gfnmc.sampling.block_log import Block, latest
 from gfnmc.sampling.chains import Chains
@@ -67,6 +68,11 @@ def open_run(path: str | os.PathLike[str], target: Target, *, damaged: Damaged =
 
 def _opened(path: Path, manifest: dict[str, Any], commit: Commit, target: Target, damaged: Damaged) -> Chains:
     check_target(path, manifest, target)
+    with foreign_content(path, "a run directory"):
+        return _read(path, manifest, commit, target, damaged)
+
+
+def _read(path: Path, manifest: dict[str, Any], commit: Commit, target: Target, damaged: Damaged) -> Chains:
     plan = Plan.from_dict(manifest["plan"])
     blocks = read_log(path, commit, is_cut=damaged == "cut")
     arrays = arrays_of(path, manifest)
@@ -88,13 +94,13 @@ def _opened(path: Path, manifest: dict[str, Any], commit: Commit, target: Target
         said["damaged"] = "; ".join(problems)
     return Chains(
         target,
-        manifest["made_by"]["kernel"]["name"],
+        str(manifest["made_by"]["kernel"]["name"]),
         records["warmup"],
         records["samples"],
         plan.thinning,
         plan.seed,
-        Cost(**manifest["training_cost"]),
-        Cost(**commit.cost),
+        Cost.from_dict(manifest["training_cost"]),
+        Cost.from_dict(commit.cost),
         remarks=said,
     )
 
@@ -106,9 +112,12 @@ def check_target(path: Path, manifest: dict[str, Any], target: Target) -> None:
         MismatchError: If it is another one.
         DamageError: If the objects that the run began with are not what was written.
     """
-    found = differences({"target": manifest["made_by"]["target"]}, {"target": describe_target(target)})
-    if not found:
+    with foreign_content(path, "a run directory"):
+        found = differences({"target": dict(manifest["made_by"]["target"])}, {"target": describe_target(target)})
         start = read_start(read_file(path, START, manifest["files"][START]))
+        if tuple(start.position.shape[1:]) != tuple(target.event_shape) and not found:
+            raise ValueError(f"its chains began with objects of shape {tuple(start.position.shape[1:])}")
+    if not found:
         found = density_differences(target, start)
     if found:
         listed = in_words(found)

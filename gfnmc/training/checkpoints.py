@@ -71,7 +71,7 @@ def read_checkpoint(path: FilePath) -> Checkpoint:
     """
     header, tensors = _read(path, _CHECKPOINT)
     with foreign_content(path, "a checkpoint"):
-        cost = cost_of(header.pop("cost"))
+        cost = Cost.from_dict(header.pop("cost"))
         checkpoint = Checkpoint(**header, cost=cost, tensors=tensors)
         _check_types(checkpoint)
     return checkpoint
@@ -130,18 +130,6 @@ def num_elements(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def cost_of(figures: Mapping[str, int | float]) -> Cost:
-    """Return a cost from plain data.
-
-    Raises:
-        TypeError: If it is of other figures, or they are no numbers.
-    """
-    for name, figure in figures.items():
-        if isinstance(figure, bool) or not isinstance(figure, int | float):
-            raise TypeError(f"a cost of {figure!r} {name} is no number")
-    return Cost(**figures)  # type: ignore[arg-type]
-
-
 def _check_types(checkpoint: Checkpoint) -> None:
     """Raise TypeError where a figure of a checkpoint is of another type than its name says."""
     for name, kind in {"target_name": str, "config": dict, "seed": int, "progress": dict, "num_added": int}.items():
@@ -168,7 +156,7 @@ def _pair_of(
         log_flow=None if flow is None else build_flow(flow, environment),
         condition_names=header.get("condition_names", ()),
         log_partition=None if partition is None else LogPartition(**partition),
-        training_cost=cost_of(header["cost"]),
+        training_cost=Cost.from_dict(header["cost"]),
     )
     pair.training_report = _checked_report(header.get("training_report"))
     for name, part in _parts(pair).items():

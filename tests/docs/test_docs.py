@@ -35,6 +35,7 @@ _TINY = {
     "check": [],
     # The others get the calls that training took; more chains spend them in fewer steps.
     "compare": ["--steps", "4", "--chains", "128", "--samples", "16", "--warmup", "4", "--quiet"],
+    "report": [],
     "resume": ["--quiet"],
     "sample": ["--chains", "4", "--samples", "16", "--warmup", "4", "--quiet"],
     "targets": [],
