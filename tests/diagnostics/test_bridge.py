@@ -139,7 +139,7 @@ def replications(name: str) -> tuple[tuple[Tensor, Tensor], ...]:
     return tuple(zip(own.detach().reshape(REPLICATIONS, 300), weights.detach(), strict=True))
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", ["grid", "lattice"])
 def test_intervals_cover_the_truth_as_often_as_they_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = exact_log_z(*PROBLEMS[name]())
     found = [bridge(own, chain) for own, chain in replications(name)]
