@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gfnmc.core.errors import OptionError
+from gfnmc.diagnostics.diagnose import diagnose
 from gfnmc.experiments.compare import Comparison
 from gfnmc.experiments.document import comparison_document
 from gfnmc.experiments.runs import load_run
@@ -61,6 +62,7 @@ def compare_runs(
         num_threads=None,
     )
     told = [line for name, folder in folders.items() for line in _remarks(name, folder, chains[name])]
+    told += [line for sampler in document["samplers"] for line in _doubts(sampler, chains[sampler["name"]])]
     return Comparison(common, chains, document | {"cautions": [*told, *document["cautions"]]})
 
 
@@ -118,6 +120,14 @@ def _training(folder: Path) -> Mapping[str, Any] | None:
         return None
     read_file(folder, PAIR, files[PAIR])
     return read_training_report(folder / PAIR)
+
+
+def _doubts(sampler: Mapping[str, Any], chains: Chains) -> Iterator[str]:
+    """Say what a diagnosis finds in single chains where the figures of all of them look well."""
+    if sampler["status"] == "ok":
+        diagnosis = diagnose(chains)
+        if not diagnosis.is_ok:
+            yield f"{sampler['name']}: {diagnosis.verdict[0]}"
 
 
 def _remarks(name: str, folder: Path, chains: Chains) -> Iterator[str]:

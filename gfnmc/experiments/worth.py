@@ -110,9 +110,10 @@ def _sentence(lead: Sampler, other: Sampler, found: dict[str, Any]) -> str:
     calls, seconds = found["target_calls"], found["seconds"]
     for sampler in (lead, other):
         if not _is_counted(sampler):
+            spent = sampler["cost"]["sampling"]["target_calls"]
             return (
-                f"{pair} no ratio, for R-hat of {sampler['name']} is {float(sampler['worst']['r_hat']):.2f}: of chains "
-                "that disagree, each counts as if it were draws of its own."
+                f"{pair} no ratio, for after {spent:,} target calls R-hat of {sampler['name']} is "
+                f"{float(sampler['worst']['r_hat']):.2f}: its chains disagree, and each counts as draws of its own."
             )
     if calls["ratio"] is None or seconds["ratio"] is None:
         return f"{pair} a ratio needs effective draws of both, and a worst statistic did not move."

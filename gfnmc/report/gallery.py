@@ -74,7 +74,7 @@ def drawable(document: Document) -> Iterator[tuple[Any, tuple[str, str], Callabl
         yield plots.acceptance, _ACCEPTANCE, _acceptance_words
     if samplers:
         yield cost_pictures.cost_split, _COSTS, _cost_words
-    if len(samplers) > 1 and cost_pictures.priced_samplers(document):
+    if len(cost_pictures.priced_samplers(document)) > 1:
         yield cost_pictures.break_even, _BREAK_EVEN, _break_even_words
     if any(sampler["curves"]["trace"]["log_prob"] for sampler in samplers):
         yield plots.traces, _TRACES, _trace_words

@@ -1,5 +1,6 @@
 """The comparison of stored runs: the figures of the chains that were stored, and what must be known of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 import gfnmc
 from gfnmc.core.errors import OptionError, StorageError
 from gfnmc.environments import HyperGrid, Lattice
-from gfnmc.experiments import compare_runs
+from gfnmc.experiments import compare_runs, stored
 from gfnmc.kernels import Gibbs, RandomWalk
 from gfnmc.report import render
 from gfnmc.sampling import Budget, Chains, sample
@@ -53,6 +54,17 @@ def test_what_must_be_known_of_a_run_is_said_first(runs: dict[str, Path]) -> Non
     cautions = compare_runs([runs["gibbs"], runs["walk"]], TARGET).document["cautions"]
     assert cautions[0] == f"walk is not finished: {num_samples} of 120 draws a chain are there."
     assert not any("gibbs is not finished" in line for line in cautions)
+
+
+def test_what_a_diagnosis_finds_in_single_chains_is_said(runs: dict[str, Path]) -> None:
+    chains = chains_of(runs["gibbs"])
+    assert list(stored._doubts({"name": "gibbs", "status": "stuck"}, chains)) == []
+    x = chains.x.clone()
+    x[3] = x[3, :1]
+    log_prob = TARGET.log_prob(x.flatten(0, 1)).reshape(chains.samples.log_prob.shape)
+    one_is_stuck = replace(chains, samples=replace(chains.samples, position=x, log_prob=log_prob))
+    (said,) = stored._doubts({"name": "gibbs", "status": "ok"}, one_is_stuck)
+    assert said.startswith("gibbs: stuck: chain 3")
 
 
 def test_runs_of_other_targets_and_no_runs_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:

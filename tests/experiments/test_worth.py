@@ -82,7 +82,7 @@ def test_no_ratio_is_given_where_chains_disagree(r_hat: float | str) -> None:
     apart = _sampler("walk", 900.0, status="unconverged", worst={"ess_bulk": 900.0, "r_hat": r_hat})
     (found,), (said,) = worth([_sampler("lead", 500.0), apart]), bought([_sampler("lead", 500.0), apart])
     assert found["seconds"]["ratio"] is None
-    assert f"no ratio, for R-hat of walk is {float(r_hat):.2f}" in said
+    assert f"no ratio, for after 1,000 target calls R-hat of walk is {float(r_hat):.2f}" in said
 
 
 def test_one_sampler_alone_bought_nothing() -> None:

@@ -13,6 +13,8 @@ from gfnmc.report.gallery import drawable, pictures, transition_words
 
 
 def test_every_picture_has_a_title_a_caption_and_words(document: dict[str, Any]) -> None:
+    document["samplers"][1].update(status="unconverged")
+    document["samplers"][1]["worst"].update(ess_bulk=12.0, r_hat=1.05)
     shown = pictures(document)
     assert [picture.title for picture in shown] == [
         "Mode discovery",

@@ -140,7 +140,7 @@ def test_nothing_is_fetched_and_nothing_runs(document: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("real_pictures")
 def test_images_are_pngs_with_words_for_them(document: dict[str, Any]) -> None:
     images = [attributes for tag, attributes in _Page(render(document)).elements if tag == "img"]
-    assert len(images) == 10
+    assert len(images) == 9
     for attributes in images:
         data = (attributes["src"] or "").removeprefix("data:image/png;base64,")
         assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
