@@ -35,8 +35,8 @@ class Uneven(Proxy):
         return torch.exp(1.5 * torch.sin((flat * (1.0 + 2.3 * torch.arange(flat.shape[1]))).sum(1)))
 
 
-def agent_of(env: Any) -> Any:
-    """Return untrained policies as an agent holds them."""
+def model_of(env: Any) -> Any:
+    """Return untrained policies as a model of theirs holds them."""
     config = OmegaConf.create({"type": "mlp", "n_hid": 16, "n_layers": 2})
     policies = [Policy(config, env, env.device, env.float) for _ in range(2)]
     return SimpleNamespace(env=env, forward_policy=policies[0], backward_policy=policies[1])
@@ -53,7 +53,7 @@ def main() -> int:
     right = suffix.log_hastings_ratio
     is_right = True
     for env in (Grid(n_dim=2, length=3), Ising(n_dim=1, length=2)):
-        pair = from_gflownet(agent_of(env))
+        pair = from_gflownet(model_of(env))
         target = gflownet_target(env, Uneven(device="cpu", float_precision=32))
         kernel, objects = SuffixResampling(pair, target), enumerate_states(pair.environment).objects
         error = error_of(kernel, objects)

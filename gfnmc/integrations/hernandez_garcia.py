@@ -1,6 +1,6 @@
 """Pairs that the `gflownet` of Hernandez-Garcia and others trained (alexhernandezgarcia/gflownet), as proposals here.
 
-    pair = from_gflownet(agent, env)
+    pair = from_gflownet(gflownet, env)
     target = gflownet_target(env, proxy)
 
 Theirs is one environment object a trajectory, with tuples as actions and masks in which True is *invalid*. Here one
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gfnmc.core.cost import Cost
-from gfnmc.core.errors import CapabilityError, EnvironmentContractError
+from gfnmc.core.errors import CapabilityError, EnvironmentContractError, PolicyError
 from gfnmc.integrations.functions import FunctionPair
 from gfnmc.policies.sub_batches import SUB_BATCH, in_sub_batches
 from gfnmc.targets.base import Target
@@ -35,7 +35,7 @@ Decode = Callable[[Tensor], Any]
 
 
 def from_gflownet(
-    agent: Any,
+    gflownet: Any,
     env: Any = None,
     *,
     encode: Encode | None = None,
@@ -44,14 +44,14 @@ def from_gflownet(
     training_cost: Cost | None = None,
     block_rows: int | None = SUB_BATCH,
 ) -> FunctionPair:
-    """Return the pair of a trained agent.
+    """Return the pair of a trained model of theirs.
 
     The policies are copied, in evaluation mode: training on changes nothing here.
 
     Args:
-        agent: What has `forward_policy` and `backward_policy`, called with states as `env.states2policy` makes them;
+        gflownet: What has `forward_policy` and `backward_policy`, called with states as `env.states2policy` makes them;
             without a backward policy P_B is uniform.
-        env: A discrete environment; `agent.env` by default.
+        env: A discrete environment; `gflownet.env` by default.
         encode: How a state becomes a tensor; needed where states are not lists, arrays or tensors of integers of one
             shape.
         decode: The way back.
@@ -66,10 +66,10 @@ def from_gflownet(
         EnvironmentContractError: If the environment contradicts itself.
         PolicyError: If a policy does not fit the environment.
     """
-    env = agent.env if env is None else env
+    env = gflownet.env if env is None else env
     space = _Space(env, encode, decode)
     policies = copy.deepcopy(
-        [getattr(agent, name, None) for name in ("forward_policy", "backward_policy")], {id(env): env}
+        [getattr(gflownet, name, None) for name in ("forward_policy", "backward_policy")], {id(env): env}
     )
     forward, backward = (_frozen(policy) for policy in policies)
     return FunctionPair(
@@ -157,7 +157,13 @@ class _Space:
         if policy is None:
             return torch.where(is_invalid, -math.inf, 0.0).to(torch.float64)
         # The network sees all rows, in a batch of one size.
-        return torch.where(is_invalid, -math.inf, policy(self.env.states2policy(decoded)[rows]))
+        found = policy(self.env.states2policy(decoded)[rows])
+        if found.shape != is_invalid.shape:
+            raise PolicyError(
+                f"a policy returned shape {tuple(found.shape)} for {len(states)} states of {type(self.env).__name__}, "
+                f"which has {len(self.actions)} actions; give the environment that it was trained on"
+            )
+        return torch.where(is_invalid, -math.inf, found)
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the states after the actions."""

@@ -1,4 +1,4 @@
-"""A stand-in: the interface of alexhernandezgarcia/gflownet, as documented there, in two environments and an agent.
+"""A stand-in: the interface of alexhernandezgarcia/gflownet, as documented there, in two environments and a model.
 
 The package itself is on no registry and pins its own versions, so it is not installed where these tests run;
 `benchmarks/check_gflownet.py` makes the same proofs with it. What is copied is the contract alone: one object a
@@ -165,7 +165,7 @@ class StandInPolicy:
         return self.model(states)
 
 
-class StandInAgent:
+class StandInModel:
     """What holds the policies and the environment."""
 
     def __init__(self, env: Any, *, has_backward: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Agents with the interface of alexhernandezgarcia/gflownet: a stand-in of it, exact by enumeration."""
+"""Models with the interface of alexhernandezgarcia/gflownet: a stand-in of it, exact by enumeration."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from gfnmc.kernels import IndependenceMH, SuffixResampling, suffix
 from gfnmc.testing import transition_matrix
 from tests.exact.cases import balance_error, invariance_error
 from tests.integrations.gflownet_stand_in import (
-    StandInAgent,
     StandInGrid,
+    StandInModel,
     StandInProxy,
     StandInSpins,
     all_objects,
@@ -24,7 +24,7 @@ ENVIRONMENTS = {"grid": StandInGrid, "spins": StandInSpins}
 
 def made(name: str, **options: Any) -> tuple[Any, Any, Any]:
     env = ENVIRONMENTS[name]()
-    pair = from_gflownet(StandInAgent(env, **options))
+    pair = from_gflownet(StandInModel(env, **options))
     return pair, gflownet_target(env, StandInProxy()), all_objects(env)
 
 
@@ -38,7 +38,7 @@ def made(name: str, **options: Any) -> tuple[Any, Any, Any]:
         ("spins", IndependenceMH, False),
     ],
 )
-def test_an_untrained_agent_leaves_the_rewards_law_invariant(name: str, kernel: Any, has_backward: bool) -> None:
+def test_an_untrained_model_leaves_the_rewards_law_invariant(name: str, kernel: Any, has_backward: bool) -> None:
     pair, target, objects = made(name, has_backward=has_backward)
     law = StandInProxy().rewards(objects.float(), log=True).double().softmax(0)
     matrix = transition_matrix(kernel(pair, target), objects)
@@ -73,7 +73,7 @@ def test_masks_of_the_other_polarity_are_noticed() -> None:
             return [not invalid for invalid in super().get_mask_invalid_actions_forward(state, done)]
 
     with pytest.raises(PolicyError, match="a mask allows no action"):
-        from_gflownet(StandInAgent(Wrong()))
+        from_gflownet(StandInModel(Wrong()))
 
 
 def test_a_mask_that_allows_what_step_refuses_is_noticed() -> None:
@@ -84,7 +84,7 @@ def test_a_mask_that_allows_what_step_refuses_is_noticed() -> None:
             return [False] * 3 if state is not None else super().get_mask_invalid_actions_forward()
 
     with pytest.raises(EnvironmentContractError, match="which its mask allows"):
-        from_gflownet(StandInAgent(Wrong()))
+        from_gflownet(StandInModel(Wrong()))
 
 
 def test_two_parents_by_one_action_are_refused() -> None:
@@ -96,7 +96,15 @@ def test_two_parents_by_one_action_are_refused() -> None:
             return parents + parents, actions + actions
 
     with pytest.raises(CapabilityError, match="2 parents of the state"):
-        from_gflownet(StandInAgent(Twice()))
+        from_gflownet(StandInModel(Twice()))
+
+
+def test_a_model_of_another_environment_is_refused() -> None:
+    spins, grid = StandInSpins(), StandInGrid(3)
+    model = StandInModel(spins)
+    model.forward_policy = lambda states: torch.zeros(len(states), spins.action_space_dim)
+    with pytest.raises(PolicyError, match="which has 3 actions"):
+        from_gflownet(model, grid)
 
 
 def test_states_that_are_no_rows_need_to_be_encoded() -> None:
@@ -108,25 +116,25 @@ def test_states_that_are_no_rows_need_to_be_encoded() -> None:
             self.source = {"x": 0, "y": 0}
 
     with pytest.raises(CapabilityError, match="say with `encode` and `decode`"):
-        from_gflownet(StandInAgent(StandInGrid()), Named())
+        from_gflownet(StandInModel(StandInGrid()), Named())
     continuous = StandInGrid()
     continuous.mask_dim = 5
     with pytest.raises(CapabilityError, match="only discrete environments"):
-        from_gflownet(StandInAgent(StandInGrid()), continuous)
+        from_gflownet(StandInModel(StandInGrid()), continuous)
 
 
-def test_the_agent_may_train_on() -> None:
+def test_the_model_may_train_on() -> None:
     env = StandInGrid()
-    agent = StandInAgent(env)
-    kernel, objects = SuffixResampling(from_gflownet(agent), gflownet_target(env, StandInProxy())), all_objects(env)
+    model = StandInModel(env)
+    kernel, objects = SuffixResampling(from_gflownet(model), gflownet_target(env, StandInProxy())), all_objects(env)
     before = transition_matrix(kernel, objects)
     with torch.no_grad():
-        for weight in agent.forward_policy.model.parameters():
+        for weight in model.forward_policy.model.parameters():
             weight.add_(0.5)
     env.step((0, 1))
     assert torch.equal(transition_matrix(kernel, objects), before)
-    # Negative control: an agent that is adapted now is another.
-    again = SuffixResampling(from_gflownet(agent), gflownet_target(env, StandInProxy()))
+    # Negative control: a model that is adapted now is another.
+    again = SuffixResampling(from_gflownet(model), gflownet_target(env, StandInProxy()))
     assert (transition_matrix(again, objects) - before).abs().max() > 1e-3
 
 
@@ -139,7 +147,7 @@ def test_states_may_be_written_in_another_way() -> None:
         decode=lambda code: [int(code) // 2, int(code) % 2],
     )
     pair = from_gflownet(
-        StandInAgent(env),
+        StandInModel(env),
         encode=lambda state: torch.tensor([2 * state[0] + state[1]]),
         decode=lambda code: [int(code) // 2, int(code) % 2],
     )
