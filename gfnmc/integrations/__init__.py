@@ -1,0 +1,1 @@
+"""Other packages' samplers and pairs, one file each, imported only when asked for."""
