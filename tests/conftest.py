@@ -1,11 +1,15 @@
 """What all tests share. pytest reads this file before any test, so it imports nothing of gfnmc at the top."""
 
+import os
 from collections.abc import Iterator
 from zlib import crc32
 
 import jaxtyping
 import pytest
 import torch
+
+# PyMC's models are tiny here, and a compiler would take longer than they do; read when PyTensor is imported.
+os.environ.setdefault("PYTENSOR_FLAGS", "mode=FAST_COMPILE,cxx=")
 
 # A check of annotated shapes costs several times what it checks; with all of them the tests take four times as long.
 TESTS_PER_CHECKED_TEST = 8

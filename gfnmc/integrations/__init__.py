@@ -1,1 +1,1 @@
-"""Other people's frameworks, one a file, each imported only when it is asked for."""
+"""Other packages' samplers and pairs, one file each, imported only when asked for."""
