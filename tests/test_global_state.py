@@ -199,6 +199,8 @@ def diagnose(folder: Path) -> None:
     diagnostics.iid_total_variation(solution.log_pmf, 32.0)
     diagnostics.acceptance_summary(run.samples)
     diagnostics.acceptance_by_back_steps(run.samples)
+    for num_threads in (1, 3, None):
+        gfnmc.diagnose(run, pair=network_pair(GRID), num_draws=30, num_threads=num_threads).to_dataset()
 
 
 def list_states(folder: Path) -> None:

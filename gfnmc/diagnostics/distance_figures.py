@@ -69,17 +69,15 @@ def _sample_distances(chains: Chains, reference: Reference, worst_ess: float | N
         ("squared MMD", maximum_mean_discrepancy),
     ):
         found = measure(draws, objects)
-        worth = None if worst_ess is None else min(worst_ess, float(len(draws)))
-        at_worst = None if worth is None else measure(draws, objects, num_effective=worth).iid_floor
         rows.append(
             {
                 "name": name,
                 "to": reference.name,
                 "value": found.value,
-                "num_draws": len(draws),
-                "num_reference": len(objects),
+                "num_draws": found.num_draws,
+                "num_reference": found.num_reference,
                 "iid_floor": found.iid_floor,
-                "iid_floor_at_worst_ess": at_worst,
+                "iid_floor_at_worst_ess": None if worst_ess is None else found.floor_of(min(worst_ess, len(draws))),
             }
         )
     return rows

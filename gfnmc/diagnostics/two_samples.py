@@ -38,21 +38,29 @@ class Distance(NamedTuple):
     Attributes:
         value: The distance.
         iid_floor: Its mean, were both samples independent draws of the reference's law.
+        num_draws: How many draws.
+        num_reference: How many objects of the reference.
+        power: The floor falls as this power of 1 / num_draws + 1 / num_reference.
     """
 
     value: float
     iid_floor: float
+    num_draws: int
+    num_reference: int
+    power: float
+
+    def floor_of(self, num_effective: int | float) -> float:
+        """Return what the floor would be for another number of draws, such as an effective sample size."""
+        rate = _rate(num_effective, self.num_reference) / _rate(self.num_draws, self.num_reference)
+        return self.iid_floor * rate**self.power
 
 
-def energy_distance(
-    x: Shaped[Tensor, "n *event"], reference: Shaped[Tensor, "m ..."], *, num_effective: float | None = None
-) -> Distance:
+def energy_distance(x: Shaped[Tensor, "n *event"], reference: Shaped[Tensor, "m ..."]) -> Distance:
     """Return the energy distance, in the units of coordinates.
 
     Args:
         x: Draws.
         reference: Independent draws of the law.
-        num_effective: Independent draws that `x` is worth, for the floor; all of them by default.
 
     Raises:
         ObjectError: If the objects have different shapes, or there are fewer than two of either.
@@ -60,12 +68,11 @@ def energy_distance(
     x, y = _flat(x, reference)
     within = _mean_distance(y, y)
     value = 2.0 * _mean_distance(x, y) - _mean_distance(x, x) - within
-    return Distance(max(value, 0.0), _rate(x, y, num_effective) * within * len(y) / (len(y) - 1))
+    floor = _rate(len(x), len(y)) * within * len(y) / (len(y) - 1)
+    return Distance(max(value, 0.0), floor, len(x), len(y), 1.0)
 
 
-def maximum_mean_discrepancy(
-    x: Shaped[Tensor, "n *event"], reference: Shaped[Tensor, "m ..."], *, num_effective: float | None = None
-) -> Distance:
+def maximum_mean_discrepancy(x: Shaped[Tensor, "n *event"], reference: Shaped[Tensor, "m ..."]) -> Distance:
     """Return the squared maximum mean discrepancy, by a mean of three Gaussian kernels: no units, 0 to 2.
 
     Their widths are half, once and twice the root of the mean squared distance of the reference.
@@ -73,7 +80,6 @@ def maximum_mean_discrepancy(
     Args:
         x: Draws.
         reference: Independent draws of the law.
-        num_effective: Independent draws that `x` is worth, for the floor; all of them by default.
 
     Raises:
         ObjectError: If the objects have different shapes, or there are fewer than two of either.
@@ -84,14 +90,13 @@ def maximum_mean_discrepancy(
     within = _mean_kernel(y, y, width)
     value = _mean_kernel(x, x, width) + within - 2.0 * _mean_kernel(x, y, width)
     apart = (within - 1.0 / len(y)) * len(y) / (len(y) - 1)
-    return Distance(max(value, 0.0), _rate(x, y, num_effective) * (1.0 - apart))
+    return Distance(max(value, 0.0), _rate(len(x), len(y)) * (1.0 - apart), len(x), len(y), 1.0)
 
 
 def sliced_wasserstein(
     x: Shaped[Tensor, "n *event"],
     reference: Shaped[Tensor, "m ..."],
     *,
-    num_effective: float | None = None,
     num_lines: int = NUM_LINES,
     seed: int = 0,
 ) -> Distance:
@@ -100,7 +105,6 @@ def sliced_wasserstein(
     Args:
         x: Draws.
         reference: Independent draws of the law.
-        num_effective: Independent draws that `x` is worth, for the floor; all of them by default.
         num_lines: Random directions that objects are projected on.
         seed: Names them.
 
@@ -117,8 +121,8 @@ def sliced_wasserstein(
     half = len(y) // 2
     # Every other one, should the reference be in some order.
     first, second = on_y[0 : 2 * half : 2], on_y[1 : 2 * half : 2]
-    floor = _mean_wasserstein(first, second) * math.sqrt(_rate(x, y, num_effective) * half / 2.0)
-    return Distance(_mean_wasserstein(on_x, on_y), floor)
+    floor = _mean_wasserstein(first, second) * math.sqrt(_rate(len(x), len(y)) / _rate(half, half))
+    return Distance(_mean_wasserstein(on_x, on_y), floor, len(x), len(y), 0.5)
 
 
 def _flat(x: Tensor, reference: Tensor) -> tuple[Float64[Tensor, "n sites"], Float64[Tensor, "m sites"]]:
@@ -132,9 +136,8 @@ def _flat(x: Tensor, reference: Tensor) -> tuple[Float64[Tensor, "n sites"], Flo
     return x.flatten(1).to(torch.float64), reference.flatten(1).to(torch.float64)
 
 
-def _rate(x: Tensor, y: Tensor, num_effective: float | None) -> float:
-    """Return 1/n + 1/m."""
-    return 1.0 / max(1.0, len(x) if num_effective is None else num_effective) + 1.0 / len(y)
+def _rate(num_draws: int | float, num_reference: int) -> float:
+    return 1.0 / max(1.0, num_draws) + 1.0 / num_reference
 
 
 def _mean_distance(x: Float64[Tensor, "n sites"], y: Float64[Tensor, "m sites"]) -> float:

@@ -1,9 +1,11 @@
 """Kit for proving kernels, environments, targets and policies, ours and users'.
 
-`assert_invariant` and `assert_reversible` judge a kernel beside broken twins of it; the `check_` functions hold other
-classes to their contracts; below both is the enumerator, which takes the place of random numbers.
+`assert_invariant`, `assert_reversible` and `assert_uniform_ranks` judge a kernel beside broken twins of it; the
+`check_` functions hold other classes to their contracts; below both is the enumerator, which takes the place of random
+numbers.
 """
 
+from gfnmc.testing.by_ranks import assert_uniform_ranks
 from gfnmc.testing.check import Finding, checked
 from gfnmc.testing.conformance import (
     check_changes,
@@ -33,6 +35,7 @@ __all__ = [
     "TooManyDecisionsError",
     "assert_invariant",
     "assert_reversible",
+    "assert_uniform_ranks",
     "check_changes",
     "check_connected",
     "check_environment",

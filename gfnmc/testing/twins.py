@@ -10,8 +10,8 @@ and they have to fail:
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float64
@@ -25,6 +25,8 @@ from gfnmc.kernels.composition import Composition
 from gfnmc.kernels.metropolis import MetropolisKernel, Proposal
 from gfnmc.kernels.parallel_tempering import ParallelTempering
 from gfnmc.testing.judgement import Judge, Judgement
+
+Judged = TypeVar("Judged")
 
 _POWER = 0.5
 
@@ -110,28 +112,45 @@ def failing_twins(kernel: Kernel, judge: Judge, right: Judgement) -> tuple[str, 
         NoPowerError: If the judge finds a broken twin right, so that it would not have seen the error.
         CapabilityError: If no broken twin can be made.
     """
-    for twins in _families(kernel):
+    return failing_families(families(kernel), judge, right, kernel.name)
+
+
+def failing_families(
+    broken: Iterable[Iterable[tuple[str, Judged]]], judge: Callable[[Judged], Judgement], right: Judgement, name: str
+) -> tuple[str, ...]:
+    """Judge broken twins of anything, with what is wrong with each, as `failing_twins` does.
+
+    Args:
+        broken: Families of twins, as `families` yields them.
+        judge: The judge.
+        right: What it said of the original.
+        name: What to call that.
+
+    Raises:
+        NoPowerError: As `failing_twins`.
+    """
+    for twins in broken:
         different = []
-        for twin in twins:
-            found = judge(twin.kernel)
+        for fault, twin in twins:
+            found = judge(twin)
             if _is_same(found.outcome, right.outcome):
                 continue
             if found.is_right:
                 raise NoPowerError(
-                    f"this check has no power here: {kernel.name} with {twin.name} passes it as well ({found.figure}). "
+                    f"this check has no power here: {name} with {fault} passes it as well ({found.figure}). "
                     "Give a smaller case that can be enumerated, more chains, a target that is less flat, or a pair "
                     "that is further from uniform"
                 )
-            different.append(twin.name)
+            different.append(fault)
         if different:
             return tuple(different)
     raise NoPowerError(
-        f"this check has no power here: no broken twin of {kernel.name} does anything else than the kernel itself, as "
+        f"this check has no power here: no broken twin of {name} does anything else than the kernel itself, as "
         "where the target is flat or nothing ever moves. Give a target that tells objects apart"
     )
 
 
-def _families(kernel: Kernel) -> Iterator[tuple[Twin, ...]]:
+def families(kernel: Kernel) -> Iterator[tuple[Twin, ...]]:
     """Yield broken twins; the next ones are for kernels that the ones before do not change."""
     if isinstance(kernel, MetropolisKernel):
         yield (

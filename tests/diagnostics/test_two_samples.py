@@ -42,7 +42,7 @@ def test_energy_distance_is_its_definition() -> None:
     assert found.value == pytest.approx(2 * mean(x, y) - mean(x, x) - mean(y, y), abs=1e-12)
     apart = mean(y, y) * 5 / 4
     assert found.iid_floor == pytest.approx((1 / 7 + 1 / 5) * apart, abs=1e-12)
-    assert energy_distance(x, y, num_effective=2.5).iid_floor == pytest.approx((1 / 2.5 + 1 / 5) * apart, abs=1e-12)
+    assert found.floor_of(2.5) == pytest.approx((1 / 2.5 + 1 / 5) * apart, abs=1e-12)
 
 
 def test_squared_mmd_is_its_definition() -> None:
@@ -81,13 +81,13 @@ def test_a_sample_is_at_no_distance_from_itself_in_any_order(name: str) -> None:
 @pytest.mark.parametrize("name", MEASURES)
 def test_the_floor_is_what_independent_samples_show(name: str) -> None:
     found = [MEASURES[name](spins(seed, 60), spins(1_000 + seed, 150)) for seed in range(40)]
-    values, floors = (np.array(column) for column in zip(*found, strict=True))
+    values, floors = (np.array([one[place] for one in found]) for place in (0, 1))
     margin = 4.9 * math.hypot(values.std(ddof=1), floors.std(ddof=1)) / math.sqrt(len(found))
     # The floor of the sliced distance is an extrapolation from two halves, good to some per cent.
     slack = 0.05 * floors.mean() if name == "sliced" else 0.0
     assert abs(values.mean() - floors.mean()) < margin + slack
     # Negative control: the floor of half as many draws is told apart.
-    half = [MEASURES[name](spins(seed, 60), spins(1_000 + seed, 150), num_effective=30.0)[1] for seed in range(40)]
+    half = [one.floor_of(30.0) for one in found]
     assert abs(values.mean() - np.mean(half)) > margin + slack
 
 
