@@ -25,7 +25,7 @@ from gfnmc.targets import Ising
 from gfnmc.training import TrainingConfig
 
 START_HERE = "gfnmc compare tfbind-klf1 --report klf1.html"
-COMMANDS = ("targets", "train", "sample", "compare", "benchmark", "check")
+COMMANDS = ("targets", "train", "sample", "resume", "compare", "benchmark", "check")
 TINY = TrainingConfig(
     num_steps=12,
     batch_size=8,
