@@ -224,6 +224,13 @@ def compare_and_report(folder: Path) -> None:
     report.verdict_lines(comparison.document)
 
 
+def store_and_read(folder: Path) -> None:
+    path = folder / str(len(list(folder.iterdir())))
+    chains(store=path)
+    gfnmc.resume(path, kernels()["cycle"], num_samples=10, progress_bar=False)
+    assert gfnmc.load_run(path, GRID_TARGET).samples.stats
+
+
 CALLS: dict[str, Callable[[Path], object]] = {
     "train": lambda folder: gfnmc.train(GRID, GRID_TARGET, config=CONFIG, progress_bar=False),
     "train in every way": train_in_every_way,
@@ -238,6 +245,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "fail while sampling": fail_while_sampling,
     "step every kernel": step_every_kernel,
     "hand over to ArviZ": lambda folder: chains().to_arviz(),
+    "store and read": store_and_read,
     "save chains": lambda folder: chains().save(folder / "run.nc"),
     "evidence": lambda folder: diagnostics.importance_log_z(network_pair(GRID), GRID_TARGET, num_draws=50),
     "save and load": save_and_load,

@@ -138,7 +138,7 @@ class Run:
         if isinstance(error, NonFiniteEnergyError):
             error.step = self.step
             error.args = (f"chain {error.row}, step {self.step}: {error.args[0]}",)
-        elif isinstance(error, Exception) and self.state is not None:
+        elif isinstance(error, Exception) and not isinstance(error, StorageError) and self.state is not None:
             error.add_note(f"in step {self.step} of chains 0 to {self.plan.num_chains - 1}, which move together")
         if self.directory is not None:
             self._store_in_spite_of(error)

@@ -37,38 +37,46 @@ class _Draw(NamedTuple):
     seconds: float
 
 
+class _Held(NamedTuple):
+    """The draws that are here, and how many come before them; in one piece for the same reason."""
+
+    first: int
+    draws: list[_Draw]
+
+
 class Recorder:
     """Collects the draws of one phase.
 
     Args:
         num_chains: Chains.
         first: Draws of the phase that are kept elsewhere.
-
-    Attributes:
-        first: Draws that are kept elsewhere; the next ones come after them.
     """
 
     def __init__(self, num_chains: int, first: int = 0) -> None:
         self._num_chains = num_chains
-        self._draws: list[_Draw] = []
+        self._held = _Held(first, [])
         self._counts: dict[str, Tensor] = {}
-        self.first = first
-        # In one piece with the number of draws that it stands after.
-        self._marked: tuple[int, Mark | None] = (0, None)
+        # With the number of draws that it stands after.
+        self._marked: tuple[int, Mark | None] = (first, None)
+
+    @property
+    def first(self) -> int:
+        """Draws a chain that are kept elsewhere; those that are here come after them."""
+        return self._held.first
 
     @property
     def num_here(self) -> int:
         """Draws a chain that are kept here."""
-        return len(self._draws)
+        return len(self._held.draws)
 
     @property
     def num_draws(self) -> int:
         """Draws a chain, those kept elsewhere included."""
-        return self.first + len(self._draws)
+        return self.first + self.num_here
 
     @property
     def mark(self) -> Mark | None:
-        """Where the run stood at the last draw; None before the first."""
+        """Where the run stood at the last draw; None before the first that was made here."""
         return self._marked[1]
 
     def count(self, info: Info, others: Mapping[str, Int64[Tensor, " chains"]]) -> None:
@@ -80,37 +88,38 @@ class Recorder:
     def keep(self, info: Info, mark: Mark) -> None:
         """Keep where the chains are."""
         stats = _stats(info) | self._counts
-        self._draws.append(_Draw(mark.state.position, mark.state.log_prob, stats, mark.cost.seconds))
-        self._marked = (len(self._draws), mark)
+        self._held.draws.append(_Draw(mark.state.position, mark.state.log_prob, stats, mark.cost.seconds))
+        self._marked = (self.num_draws, mark)
         self._counts = {}
 
     def settle(self) -> None:
         """After an interruption: keep the draws whose mark was set as well."""
-        del self._draws[self._marked[0] :]
+        del self._held.draws[self._marked[0] - self.first :]
 
     def take_back(self, record: Record) -> None:
         """Begin with draws that were kept before."""
         for draw in range(record.log_prob.shape[1]):
             stats = {name: value[:, draw] for name, value in record.stats.items()}
             seconds = float(record.seconds[draw])
-            self._draws.append(_Draw(record.position[:, draw], record.log_prob[:, draw], stats, seconds))
-        self._marked = (len(self._draws), None)
+            self._held.draws.append(_Draw(record.position[:, draw], record.log_prob[:, draw], stats, seconds))
+        self._marked = (self.num_draws, None)
 
     def clear(self) -> None:
         """Forget the draws, which are kept elsewhere now."""
-        self.first, self._draws, self._marked = self.num_draws, [], (0, None)
+        self._held = _Held(self.num_draws, [])
 
     def record(self, empty: Tensor) -> Record:
         """Return the draws that are kept here; `empty` gives the shape and dtype of a draw where there is none."""
-        if not self._draws:
+        draws = self._held.draws
+        if not draws:
             nothing = torch.empty(self._num_chains, 0, dtype=torch.float64)
             return Record(empty[:, None][:, :0], nothing, {}, torch.empty(0, dtype=torch.float64))
-        stats = {name: torch.stack([draw.stats[name] for draw in self._draws], 1) for name in self._draws[0].stats}
+        stats = {name: torch.stack([draw.stats[name] for draw in draws], 1) for name in draws[0].stats}
         return Record(
-            torch.stack([draw.position for draw in self._draws], 1),
-            torch.stack([draw.log_prob for draw in self._draws], 1),
+            torch.stack([draw.position for draw in draws], 1),
+            torch.stack([draw.log_prob for draw in draws], 1),
             stats,
-            torch.tensor([draw.seconds for draw in self._draws], dtype=torch.float64),
+            torch.tensor([draw.seconds for draw in draws], dtype=torch.float64),
         )
 
 

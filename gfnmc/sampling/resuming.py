@@ -45,6 +45,7 @@ def resume(
         path: A run directory of `sample(store=...)`.
         kernel: What moves the chains.
         num_samples: Kept draws a chain in all, those that are there included; as many as the run wanted by default.
+            None of those that are there is taken away.
         budget: Ends the run early; what it had cost before counts.
         commit_seconds: After so many seconds what there is of a block is stored as well.
         allow_mismatch: Whether to go on where something differs. The draws from there on are those of another run with
@@ -56,6 +57,7 @@ def resume(
         The chains, which read each of their arrays from the store when it is first asked for.
 
     Raises:
+        OptionError: If a count makes no sense.
         MismatchError: If the run was made by something else.
         StorageError: If there is no run, another process writes it, or it cannot be written.
         DamageError: If what is needed of it is not what was written there.
@@ -67,9 +69,9 @@ def resume(
     with thread_limit(num_threads), torch.no_grad(), locked(place):
         directory = RunDirectory.open(place, commit_seconds)
         _compare(directory, kernel, allow_mismatch)
-        if num_samples is not None:
-            directory.want(num_samples)
-        run = Run(kernel, directory.plan, budget or Budget())
+        plan = directory.plan if num_samples is None else replace(directory.plan, num_samples=num_samples)
+        directory.want(plan.num_samples)
+        run = Run(kernel, plan, budget or Budget())
         run.directory = directory
         _restore(run, directory, allow_mismatch)
         try:

@@ -163,7 +163,8 @@ class RunDirectory:
 
     def want(self, num_samples: int) -> None:
         """Set how many kept draws a chain are wanted."""
-        self._commit(replace(self.commit, num_samples=num_samples))
+        if num_samples != self.commit.num_samples:
+            self._commit(replace(self.commit, num_samples=num_samples))
 
     def begin_again(self) -> None:
         """Go back to where the chains began; what was drawn no longer counts."""
