@@ -27,7 +27,7 @@ from torch import Tensor
 from gfnmc.core.draws import PhiloxDraws
 from gfnmc.core.errors import CapabilityError, OptionError
 from gfnmc.core.threads import thread_limit
-from gfnmc.diagnostics.convergence import convergence
+from gfnmc.diagnostics.convergence import mean_ess
 from gfnmc.diagnostics.evidence import CONDITIONAL, Evidence, pareto_k_hat
 from gfnmc.diagnostics.quality import draw_weights, weights_of
 from gfnmc.policies.pair import ProposalPair
@@ -187,7 +187,7 @@ def _effective_draws(values: Float64[Tensor, "chains draws"]) -> float:
     Where nothing varies there is nothing to lose.
     """
     finite = torch.where(values.isfinite(), values, values[values.isfinite()].max())
-    found = convergence(finite.numpy()).ess_mean
+    found = mean_ess(finite.numpy())
     return float(values.numel()) if found is None else min(found, float(values.numel()))
 
 

@@ -75,6 +75,15 @@ def convergence(draws: Shaped[np.ndarray, "chains draws"]) -> Convergence:
     )
 
 
+def mean_ess(draws: Shaped[np.ndarray, "chains draws"]) -> float | None:
+    """Return the effective sample size of the mean alone, without ranks; None where nothing can be said."""
+    values = np.asarray(draws, dtype=np.float64)
+    if values.shape[1] < 4 or np.ptp(values) == 0.0:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _finite(float(array_stats().ess(values, chain_axis=0, draw_axis=1, method="mean")))
+
+
 def quantile_ess(draws: Shaped[np.ndarray, "chains draws"], probability: float) -> float | None:
     """Return the effective sample size of a quantile; None where nothing can be said.
 
@@ -88,14 +97,8 @@ def quantile_ess(draws: Shaped[np.ndarray, "chains draws"], probability: float) 
     if not 0.0 < probability < 1.0:
         raise OptionError(f"the quantile of probability {probability} does not exist; give a number between 0 and 1")
     values = np.asarray(draws, dtype=np.float64)
-    if values.shape[1] < 4 or np.ptp(values) == 0.0:
-        return None
-    is_below = values <= np.quantile(values, probability)
     # Where a quantile is the largest value, nothing is above it, and what is estimated is a constant.
-    if is_below.all():
-        return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _finite(float(array_stats().ess(is_below.astype(np.float64), chain_axis=0, draw_axis=1, method="mean")))
+    return mean_ess(values <= np.quantile(values, probability))
 
 
 def nested_r_hat(draws: Shaped[np.ndarray, "chains draws"], superchains: Sequence[int]) -> float | None:

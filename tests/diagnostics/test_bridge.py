@@ -146,12 +146,11 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name: str, monkeypatch: 
     assert 90 <= covered(truth, found) <= 99
     # Chains are worth less than they have draws, or the test would say nothing of the correction.
     assert np.mean([one.chain_ess for one in found]) < 0.5 * 600
-    # Negative controls: every draw of the chain counted in full, and the weights turned upside down.
+    # Negative controls: the weights turned upside down, and every draw of the chain counted in full.
+    inverted = [bridge(-own, -chain) for own, chain in replications(name)[:50]]
+    assert covered(truth, inverted) < 35
     monkeypatch.setattr(module, "_effective_draws", lambda values: float(values.numel()))
     assert covered(truth, [bridge(own, chain) for own, chain in replications(name)]) < 90
-    monkeypatch.undo()
-    inverted = [bridge(-own, -chain) for own, chain in replications(name)]
-    assert covered(truth, inverted) < 70
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -205,7 +204,7 @@ def test_impossible_objects_of_the_pair_are_no_trouble() -> None:
     possible = objects[half.log_prob(objects) == 0.0]
     from gfnmc.kernels import IndependenceMH
 
-    options = {"num_chains": 5, "num_samples": 200, "progress_bar": False}
+    options = {"num_chains": 5, "num_samples": 80, "num_warmup": 0, "progress_bar": False}
     chains = sample(IndependenceMH(pair, half), init=possible, **options)
     found = bridge_log_z(chains, pair, num_draws=1_000)
     assert abs(found.log_z - math.log(5)) < 4.9 * found.standard_error

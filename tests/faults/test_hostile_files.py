@@ -19,6 +19,7 @@ import torch
 
 from gfnmc.core.errors import GfnmcError, OptionError, StorageError
 from gfnmc.environments import Lattice
+from gfnmc.experiments import Plan, find_problem, find_sampler, run_benchmark
 from gfnmc.policies import GFlowNet
 from gfnmc.targets import Ising
 from gfnmc.training import TrainingConfig, load_pair, resume_training, save_pair, train
@@ -244,6 +245,15 @@ def test_a_network_larger_than_its_file_takes_no_memory(files: dict[str, Path], 
     write(path, replaced(header, ("config", "hidden_size"), 10**7), tensors, schema)
     with pytest.raises(OptionError, match="weights of shape"):
         load("checkpoint", path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '"<script>"'])
+def test_settings_of_a_benchmark_that_are_no_object_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text(text, encoding="utf-8")
+    with pytest.raises(StorageError, match=r"settings\.json is not the JSON file that was written here"):
+        run_benchmark(
+            [find_problem("ising-4x4")], [find_sampler("random walk")], tmp_path, plan=Plan(budget=9.0), seeds=[0]
+        )
 
 
 def test_tensors_of_odd_names_shapes_and_dtypes_are_refused(files: dict[str, Path], tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def test_a_warm_up_that_adapts_begins_again_or_is_made_again(stops_at: int, tmp_
     options = {"num_samples": 5, "num_warmup": 8, "adapt": True, "num_chains": 100}
     whole = run(make(target), **options)
     breaking = CountingTarget(target, trap_at=stops_at, trap=interrupt)
+    # What the warm-up tunes for.
+    breaking.statistics = target.statistics
     with pytest.raises(KeyboardInterrupt):
         run(make(breaking), store=Store(tmp_path, block_size=3), **options)
     stored = open_run(tmp_path, target)
