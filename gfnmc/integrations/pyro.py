@@ -23,7 +23,7 @@ from pyro import poutine
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
-from gfnmc.core.errors import CapabilityError, OptionError
+from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.integrations.proposals import PairProposals, seed_from, step_row
 from gfnmc.integrations.pyro_models import (
     DiscreteBlock,
@@ -40,6 +40,8 @@ from gfnmc.kernels.branch import BranchLaw
 from gfnmc.policies.pair import ProposalPair
 
 __all__ = ["DiscreteBlock", "GFlowNetKernel", "discrete_block", "train_block"]
+
+_NUM_STARTS = 256
 
 Params = dict[str, Tensor]
 """Values of latent sites by name, continuous ones on the unconstrained scale."""
@@ -80,13 +82,16 @@ class GFlowNetKernel(MCMCKernel):
 
     @property
     def model(self) -> Model | None:
-        """The model of the continuous sites, which Pyro asks how to transform them; None where there are none."""
+        """The model of the continuous sites, None where there are none.
+
+        Where chains ran in other processes, Pyro calls `setup` if there is one, to learn `transforms`.
+        """
         return None if self._kernel is None else self._given_discrete
 
     @property
-    def transforms(self) -> dict[str, Any]:
-        """How continuous sites become unconstrained."""
-        return {} if self._kernel is None else self._kernel.transforms or {}
+    def transforms(self) -> dict[str, Any] | None:
+        """How continuous sites become unconstrained; None before `setup` where there may be some."""
+        return {} if self._kernel is None else self._kernel.transforms
 
     @property
     def initial_params(self) -> Params:
@@ -98,11 +103,12 @@ class GFlowNetKernel(MCMCKernel):
         self._given = params
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
-        """Begin a chain, at `initial_params` where they were set, else at an object drawn by P_F.
+        """Begin a chain, at `initial_params` where they were set, else at a possible object drawn by P_F.
 
         Raises:
             CapabilityError: If there are continuous sites and no kernel for them.
             OptionError: If the discrete sites have another number of entries than the objects of the pair.
+            ObjectError: If P_F draws only what the model does not allow.
         """
         self._args, self._kwargs = args, kwargs
         self._warmup_steps, self._num_steps, self._num_accepted = warmup_steps, 0, 0
@@ -111,7 +117,7 @@ class GFlowNetKernel(MCMCKernel):
         if len(continuous) < len(self._given):
             self._row = row_of(self._given, self._sites)
         else:
-            self._row = self.proposals.start_rows(1, seed_from(_TorchBytes()))[0]
+            self._row = self._start(seed_from(_TorchBytes()))
         if self._kernel is not None:
             if continuous:
                 self._kernel.initial_params = continuous
@@ -172,21 +178,31 @@ class GFlowNetKernel(MCMCKernel):
 
     def _given_discrete(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model with its discrete sites at the current values."""
-        if not self._sites:
-            # Pyro asks in the main process, where no chain was ever set up.
-            self._sites, _ = latent_sites(self._model, args, kwargs)
-            self._row = self.proposals.start_rows(1, seed=0)[0]
         return poutine.condition(self._model, data=values_of(torch.from_numpy(self._row), self._sites))(*args, **kwargs)
 
     def _log_joint(self, row: NDArray, continuous: Params) -> float:
-        transforms = self.transforms
-        discrete = values_of(torch.from_numpy(row), self._sites)
         # Pyro's samplers do not validate, and then a distribution gives impossible values a density all the same.
-        if not all(site.distribution.support.check(discrete[name]).all() for name, site in self._sites.items()):
+        if not self._is_supported(row):
             return -math.inf
+        transforms = self.transforms or {}
+        discrete = values_of(torch.from_numpy(row), self._sites)
         values = {name: transforms[name].inv(v) if name in transforms else v for name, v in continuous.items()}
         with torch.no_grad():
             return float(log_joint(self._model, discrete | values, self._args, self._kwargs))
+
+    def _is_supported(self, row: NDArray) -> bool:
+        values = values_of(torch.from_numpy(row), self._sites)
+        return all(bool(site.distribution.support.check(values[name]).all()) for name, site in self._sites.items())
+
+    def _start(self, seed: int) -> NDArray:
+        """Return the first object by P_F that the model allows."""
+        for row in self.proposals.start_rows(_NUM_STARTS, seed):
+            if self._is_supported(row) and (self._kernel is not None or self._log_joint(row, {}) > -math.inf):
+                return row
+        raise ObjectError(
+            f"none of {_NUM_STARTS} objects drawn by P_F is possible for the model; give MCMC initial_params, or train "
+            "the pair for this model"
+        )
 
     def _params(self, row: NDArray) -> Params:
         values = values_of(torch.from_numpy(row), self._sites)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pyro.infer import MCMC, NUTS
 
-from gfnmc.core.errors import CapabilityError, OptionError
+from gfnmc.core.errors import CapabilityError, ObjectError, OptionError
 from gfnmc.environments import Lattice
 from gfnmc.integrations.pyro import GFlowNetKernel, discrete_block
 from tests.integrations.proofs import TOLERANCE, break_ratio, error_of, normalised, transitions
@@ -155,6 +155,20 @@ def test_chains_of_one_kernel_start_apart():
     assert len(set(starts)) > 1
 
 
+def test_chains_start_where_the_model_allows():
+    pyro.set_rng_seed(0)
+    wide = pair()
+    # Negative control: P_F itself draws a coin's third side, too.
+    assert (GFlowNetKernel(mixed, pair=wide).proposals.start_rows(50, 0)[:, 0] == 2).any()
+    kernel = GFlowNetKernel(pyro.poutine.condition(mixed, data={"rate": torch.tensor(0.4)}), pair=wide)
+    for _ in range(10):
+        kernel.setup(0, Y)
+        assert float(kernel.initial_params["x"]) < 2.0
+    nowhere = GFlowNetKernel(discrete, pair=pair((5, 6)))
+    with pytest.raises(ObjectError, match="none of 256 objects drawn by P_F is possible"):
+        nowhere.setup(0, Y)
+
+
 def exact_means():
     """E[x] and E[rate], by quadrature."""
     rate = np.linspace(1e-4, 15.0, 4001)
@@ -176,6 +190,20 @@ def test_beside_nuts():
         batches = values.reshape(10, -1).mean(-1)
         assert abs(batches.mean() - mean) < 6.0 * batches.std() / 10**0.5
     assert "continuous divergences" in mcmc.diagnostics()
+
+
+def test_chains_in_processes_of_their_own(monkeypatch):
+    # Pyro leaves one of them free, and otherwise runs chains one after the other.
+    monkeypatch.setattr("torch.multiprocessing.cpu_count", lambda: 3)
+    pyro.set_rng_seed(0)
+    kernel = GFlowNetKernel(mixed, pair=pair(), continuous=partial(NUTS, max_tree_depth=2))
+    mcmc = run(kernel, Y, num_samples=20, warmup_steps=5, num_chains=2)
+    samples = mcmc.get_samples(group_by_chain=True)
+    assert samples["rate"].shape == (2, 20)
+    # On the natural scale, though no chain was ever set up in this process.
+    assert (samples["rate"] > 0).all()
+    assert not torch.equal(samples["rate"][0], samples["rate"][1])
+    assert set(mcmc.diagnostics()["acceptance rate"]) == {"chain 0", "chain 1"}
 
 
 def test_the_other_kernel_never_sees_an_old_density():
