@@ -7,7 +7,7 @@ walks that start from exact draws. A nominal interval of 95 % should cover the t
 
 Two wrong ways of the bridge stand beside it. One counts every draw of the chains in full, by reading them in random
 order; it fails where the chains are slow and much of the error is theirs. The other turns the weights upside down, and
-fails everywhere. A few minutes on one core.
+fails everywhere. Some minutes on one core.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def run(problem: Problem, replications: int, seed: int) -> dict[str, Any]:
         init=exact.sample(PhiloxDraws(seed, "coverage/starts", CHAINS * replications)), progress_bar=False,
     )  # fmt: skip
     of_chains = chain_weights(chains, pair, CHAINS * replications * SAMPLES, seed)
-    of_chains = of_chains.reshape(replications, CHAINS, SAMPLES)
+    of_chains = of_chains.reshape(replications, CHAINS, SAMPLES, -1)
     path = pair.sample_forward(
         environment.source(replications * DRAWS), PhiloxDraws(seed, "coverage/own", replications * DRAWS)
     )
@@ -76,7 +76,7 @@ def run(problem: Problem, replications: int, seed: int) -> dict[str, Any]:
     own = target.log_prob(environment.objects(path.end)) + pair.log_backward(path) - path.log_forward
     own = own.reshape(replications, DRAWS)
     order = torch.randperm(CHAINS * SAMPLES, generator=torch.Generator().manual_seed(seed))
-    shuffled = of_chains.flatten(1)[:, order].reshape(of_chains.shape)
+    shuffled = of_chains.flatten(1, 2)[:, order].reshape(of_chains.shape)
     bridges = [bridge(a, b) for a, b in zip(own, of_chains, strict=True)]
     return {
         "log_z": exact.log_z,

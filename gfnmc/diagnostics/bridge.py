@@ -9,6 +9,10 @@ effective draws of the chain to the draws of P_F. Both sides fall or rise with r
 relative variance is the sum of two: of the left side over independent draws, of the right side over the chain, whose
 draws count as many as they are worth.
 
+Each object of the chain is given several paths, and the right side is averaged over them first. A single path is a
+fresh coin at each draw, and where the coins vary more than the chain they hide how slow it is: intervals then cover
+less often than they say.
+
 The chain need not see what P_F never makes, nor the other way round: then both agree on what they share, and only
 objects from elsewhere can tell.
 
@@ -32,6 +36,9 @@ from gfnmc.diagnostics.evidence import CONDITIONAL, Evidence, pareto_k_hat
 from gfnmc.diagnostics.quality import draw_weights, weights_of
 from gfnmc.policies.pair import ProposalPair
 from gfnmc.sampling.chains import Chains
+
+NUM_PATHS = 8
+"""Paths by P_B that each object of a chain is given."""
 
 _ROUNDING = 1e-12
 """Relative spread of numbers that are all one but for rounding."""
@@ -83,7 +90,7 @@ def bridge_log_z(
         return bridge_evidence(own, chain_weights(chains, pair, num_chain_draws, seed))
 
 
-def bridge_evidence(own: Float64[Tensor, " n"], chain: Float64[Tensor, "chains draws"]) -> Evidence:
+def bridge_evidence(own: Float64[Tensor, " n"], chain: Float64[Tensor, "chains draws paths"]) -> Evidence:
     """Return the estimate that the log-weights of P_F's draws and of a chain's make together.
 
     Raises:
@@ -97,8 +104,8 @@ def bridge_evidence(own: Float64[Tensor, " n"], chain: Float64[Tensor, "chains d
 
 def chain_weights(
     chains: Chains, pair: ProposalPair, num_chain_draws: int, seed: int
-) -> Float64[Tensor, "chains draws"]:
-    """Return log w of evenly spaced kept draws, each with a path by P_B; +inf where P_F cannot make one.
+) -> Float64[Tensor, "chains draws paths"]:
+    """Return log w of evenly spaced kept draws, each with several paths by P_B; +inf where P_F cannot make one.
 
     Raises:
         OptionError: If there are fewer than 4 draws a chain.
@@ -115,19 +122,19 @@ def chain_weights(
         )
     most = max(4, num_chain_draws // chains.num_chains)
     places = np.linspace(0, chains.num_samples - 1, min(most, chains.num_samples)).astype(int)
-    objects = chains.x[:, places].flatten(0, 1)
-    log_reward = chains.samples.log_prob[:, places].flatten()
+    objects = chains.x[:, places].flatten(0, 1).repeat_interleave(NUM_PATHS, 0)
+    log_reward = chains.samples.log_prob[:, places].flatten().repeat_interleave(NUM_PATHS)
     draws = PhiloxDraws(seed, "bridge/chain", len(objects))
     log_weights = weights_of(pair, chains.target, objects, draws, log_reward=log_reward)
-    return log_weights.reshape(chains.num_chains, len(places))
+    return log_weights.reshape(chains.num_chains, len(places), NUM_PATHS)
 
 
-def bridge(own: Float64[Tensor, " n"], chain: Float64[Tensor, "chains draws"]) -> Bridge:
+def bridge(own: Float64[Tensor, " n"], chain: Float64[Tensor, "chains draws *paths"]) -> Bridge:
     """Solve for log Z by the optimal bridge.
 
     Args:
         own: log w of independent draws of P_F, nats; -inf for impossible objects.
-        chain: log w of chains' draws, nats; +inf where P_F cannot make one.
+        chain: log w of chains' draws, each with one path or several, nats; +inf where P_F cannot make one.
 
     Raises:
         CapabilityError: If P_F made no possible object, or can make none of the chains'.
@@ -136,15 +143,19 @@ def bridge(own: Float64[Tensor, " n"], chain: Float64[Tensor, "chains draws"]) -
         raise CapabilityError(
             "P_F and the chains have no object in common, so there is no bridge between them; train the pair longer"
         )
-    log_s1, log_s2 = _log_shares(_effective_draws(chain), len(own))
+    log_s1, log_s2 = _log_shares(_effective_draws(_over_paths(chain)), len(own))
     log_z = _root(own, chain.flatten(), log_s1, log_s2)
     ours = (own - log_z - _log_mixture(own - log_z, log_s1, log_s2)).exp()
-    theirs = (-_log_mixture(chain - log_z, log_s1, log_s2)).exp()
+    theirs = _over_paths((-_log_mixture(chain - log_z, log_s1, log_s2)).exp())
     chain_ess = _effective_draws(theirs)
     of_ours, of_theirs = _relative_variance(ours), _relative_variance(theirs.flatten())
     if of_theirs < _ROUNDING**2 < of_ours:
         return Bridge(log_z, math.inf, chain_ess)
     return Bridge(log_z, math.sqrt(of_ours / len(own) + of_theirs / chain_ess), chain_ess)
+
+
+def _over_paths(values: Float64[Tensor, "chains draws *paths"]) -> Float64[Tensor, "chains draws"]:
+    return values.flatten(2).mean(2) if values.dim() > 2 else values
 
 
 def _root(own: Float64[Tensor, " n"], chain: Float64[Tensor, " m"], log_s1: float, log_s2: float) -> float:

@@ -155,7 +155,7 @@ def _labels(chains: Chains, quality: PairQuality, reference: Reference | None) -
 def _bounds(
     own: Float64[Tensor, " n"],
     given: Float64[Tensor, " m"] | None,
-    of_chain: Float64[Tensor, "chains draws"] | None,
+    of_chain: Float64[Tensor, "chains draws paths"] | None,
     label: str,
 ) -> Row:
     """Return ELBO and EUBO with their errors: the upper one by objects from elsewhere, or else by the chains' draws."""
@@ -164,7 +164,7 @@ def _bounds(
     if given is not None:
         upper = _independent_mean(given)
     elif of_chain is not None and of_chain.isfinite().all():
-        judged_by_chain = convergence(of_chain.numpy())
+        judged_by_chain = convergence(of_chain.mean(-1).numpy())
         upper = judged_by_chain.mean, judged_by_chain.mcse
     gap = None if lower[0] is None or upper[0] is None else upper[0] - lower[0]
     return {

@@ -132,7 +132,7 @@ def replications(name: str) -> tuple[tuple[Tensor, Tensor], ...]:
     pair = random_pair(environment, 3, scale=0.7)
     # One run of many chains, a few at a time, is as many runs.
     whole = walk(name, num_chains=4 * REPLICATIONS, num_samples=150)
-    weights = chain_weights(whole, pair, 10**9, 0).reshape(REPLICATIONS, 4, -1)
+    weights = chain_weights(whole, pair, 10**9, 0).reshape(REPLICATIONS, 4, 150, -1)
     path = pair.sample_forward(environment.source(300 * REPLICATIONS), PhiloxDraws(0, "own", 300 * REPLICATIONS))
     assert path.log_forward is not None
     own = target.log_prob(environment.objects(path.end)) + pair.log_backward(path) - path.log_forward
@@ -180,7 +180,7 @@ def test_it_costs_a_call_for_each_draw_of_the_pair_and_repeats() -> None:
 def test_draws_are_taken_evenly_at_least_four_a_chain() -> None:
     pair = random_pair(PROBLEMS["grid"]()[0])
     for most, wanted in ((10**6, 100), (40, 10), (1, 4)):
-        assert chain_weights(walk("grid"), pair, most, 0).shape == (4, wanted)
+        assert chain_weights(walk("grid"), pair, most, 0).shape == (4, wanted, module.NUM_PATHS)
 
 
 def test_what_has_no_bridge_is_refused() -> None:
