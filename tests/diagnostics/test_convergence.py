@@ -64,7 +64,9 @@ def test_it_is_what_arviz_says(rho: float) -> None:
     assert found.ess_bulk == pytest.approx(float(az.ess(draws, method="bulk")), rel=1e-6)
     assert found.ess_tail == pytest.approx(float(az.ess(draws, method="tail", prob=(0.05, 0.95))), rel=1e-6)
     assert found.r_hat == pytest.approx(float(az.rhat(draws, method="rank")), rel=1e-6)
-    assert found.mcse == pytest.approx(float(az.mcse(draws, method="mean")), rel=0.01)
+    # Not by az.mcse: that of ArviZ 0.23 fails beside numba on NumPy 2.4.
+    mcse = draws.std(ddof=1) / math.sqrt(float(az.ess(draws, method="mean")))
+    assert found.mcse == pytest.approx(mcse, rel=0.01)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
