@@ -12,7 +12,7 @@ import torch
 os.environ.setdefault("PYTENSOR_FLAGS", "mode=FAST_COMPILE,cxx=")
 
 # A check of annotated shapes costs several times what it checks; with all of them the tests take four times as long.
-TESTS_PER_CHECKED_TEST = 20
+TESTS_PER_CHECKED_TEST = 24
 
 
 @pytest.fixture(scope="session", autouse=True)
