@@ -115,13 +115,14 @@ DOWN_LENGTHS, UP_LENGTHS = torch.arange(7) + 1, torch.arange(14).reshape(7, 2) +
 
 
 class Forgetful(PairMemory):
-    """Remembers nothing, whatever the pair."""
+    """Remembers nothing but what it was asked."""
 
     def with_caches(self, pair: Any, down: Path) -> Path:
+        self.looked_up = pair, down
         return down
 
     def keep(self, pair: Any, *paths: Path) -> None:
-        pass
+        self.kept = pair, *paths
 
 
 class Written(MultipleTrySuffix):
@@ -129,7 +130,7 @@ class Written(MultipleTrySuffix):
 
     def __init__(self, target: Target, environment: DiscreteEnvironment = GRID, *, spoilt: float = 0.0) -> None:
         self.environment, self.target, self.num_tries, self.recycle = environment, target, 3, True
-        self._memory = Forgetful()
+        self._memory = self.memory = Forgetful()
         none = torch.zeros(7, 0, dtype=torch.int64)
         start = torch.tensor([False] * 7)
         self.down = Path(PLACES[:, None, None], none, DOWN_LENGTHS, start, log_backward=DOWN_BACKWARD)
@@ -183,6 +184,7 @@ def test_a_step_of_many_tries_is_what_their_weights_say(power: float | str) -> N
     before = State(PLACES[:, None], HEIGHTS[PLACES], cache)
     state, info = kernel.step(draws, before)
     assert torch.equal(kernel.branched[0], PLACES[:, None]) and kernel.branched[1] is draws
+    assert kernel.memory.looked_up == kernel.memory.kept == (kernel.pair, kernel.down)
     assert kernel.built_by is draws and set(draws.asked) == {"pick", "accept"}
     (pick_law, pick_active), (accept_law, accept_active) = draws.asked["pick"], draws.asked["accept"]
     reasons, moved = [], []
